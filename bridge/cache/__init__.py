@@ -1,0 +1,1 @@
+"""Records of accounts and the way they reach the stores and readers."""

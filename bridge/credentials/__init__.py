@@ -1,0 +1,1 @@
+"""Grants: whose tokens they are, where they rest and how they are renewed."""

@@ -1,0 +1,1 @@
+"""Life of a session: states, admission, backoff, supervision."""

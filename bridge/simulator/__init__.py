@@ -1,0 +1,1 @@
+"""Brokers that run on a laptop and speak the real protocols; knows nothing of the bridge it judges."""

@@ -1,0 +1,1 @@
+"""Wire schemas as our own .proto files, with the code generated from them."""
