@@ -1,0 +1,90 @@
+"""The `Store` protocol: where records live, and the one rule every store keeps.
+
+A write is accepted only if its (fence, version) is greater than what is stored, decided inside the store in one step
+per chunk; the answer names what was refused. A claim raises the fence: max(stored fence + 1, the store's wall clock in
+ms, `at_least`), so that restarts, moves between stores and clock steps never lock a session out (DESIGN §8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.errors import Unavailable
+
+CHUNK = 500
+
+
+class StoreUnavailable(Unavailable):
+    """The store did not answer in time, refused the connection or cannot write now. Retry later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One record to write: JSON bytes under (fence, version)."""
+
+    key: str
+    fence: int
+    version: int
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a store holds under a key. A claimed key without a record has an empty document and version 0."""
+
+    key: str
+    fence: int
+    version: int
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A write that was not accepted, with what the store holds instead."""
+
+    key: str
+    fence: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCapabilities:
+    """`fenced`: the compare happens inside the store. False only for a plain key-value fallback."""
+
+    fenced: bool = True
+
+
+class Store(Protocol):
+    """A place for records. Every method raises StoreUnavailable, and nothing else, when the store cannot serve."""
+
+    name: str
+    capabilities: StoreCapabilities
+
+    async def open(self) -> None:
+        """Connect lazily-failing resources; raises ConfigurationError for what will never work."""
+
+    async def claim(self, keys: Sequence[str], *, at_least: int = 0) -> list[int]:
+        """Raise the fence of each key and return the new fences in order; version restarts below 1."""
+
+    async def write(self, writes: Sequence[Write]) -> list[Refusal]:
+        """Write at most CHUNK records in one step; keys are distinct. Returns the refused ones.
+
+        A replay of exactly what is stored is refused with an equal (fence, version): the caller reads it as success.
+        """
+
+    async def read(self, keys: Sequence[str]) -> list[Stored | None]:
+        """Read records; None where nothing was ever written."""
+
+    async def keys(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[str]:
+        """Keys that begin with `prefix` and sort after `after`, sorted, at most `limit`."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove records (migration and erasure only). Fences stay."""
+
+    async def ping(self) -> None:
+        """Cheap round trip."""
+
+    async def close(self) -> None:
+        """Release connections. Never raises."""

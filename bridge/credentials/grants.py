@@ -1,0 +1,30 @@
+"""Grants as the rest of the bridge knows them: where credentials come from and who may refresh them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from bridge.brokers.base import Credential
+from core.secret import Secret
+
+Refresher = Callable[[Credential], Awaitable[Mapping[str, Secret]]]
+
+
+class CredentialSource(Protocol):
+    """Where a user's credential for a broker is kept.
+
+    Raises InvalidInput (with the field's path) for an entry that is malformed, Unavailable when the source cannot be
+    read now.
+    """
+
+    async def get(self, user_id: str, broker: str) -> Credential | None:
+        """The stored credential, or None. Always the newest committed pair."""
+
+    async def refresh(self, user_id: str, broker: str, stale: Credential, refresher: Refresher) -> Credential:
+        """Return a credential newer than `stale`; single flight per grant.
+
+        When another caller has refreshed meanwhile, its result is returned and `refresher` is not called. The new pair
+        is committed before this returns. Raises BrokerFault from the refresher, or FATAL_USER `token_expired` when
+        refreshing is impossible here (no refresh token, source not writable).
+        """

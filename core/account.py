@@ -1,0 +1,250 @@
+"""The account mirror: an in-memory copy of one broker account, built by applying events.
+
+It never asks, waits or writes. Events may arrive twice, late or out of order: a version of an object older than
+the one held is ignored, an object that was removed does not come back through an older message, and the balance
+with the highest version wins. Quotes are raw integers (price x 10^quote_digits), so that a tick costs two
+assignments; valuation happens only when a record is made.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from core.events import (
+    AccountChanged,
+    BalanceChanged,
+    Event,
+    Execution,
+    MarginChanged,
+    OrderChanged,
+    OrderGone,
+    PositionChanged,
+    PositionClosed,
+    StopLossMoved,
+)
+from core.instruments import Catalogue
+from core.orders import Order
+from core.positions import Position
+
+REMEMBERED_REMOVALS = 64
+REMEMBERED_EXECUTIONS = 64
+_SETTINGS = ("currency", "money_digits", "leverage", "can_trade", "login", "broker_title")
+_CONTENT = (*_SETTINGS, "balance", "balance_version", "positions", "orders")
+
+
+class Quote:
+    """The last bid and ask of one instrument on one account, as integers of 10^-quote_digits; None = not seen."""
+
+    __slots__ = ("ask", "bid")
+
+    def __init__(self, bid: int | None = None, ask: int | None = None) -> None:
+        self.bid = bid
+        self.ask = ask
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the broker says the account is now: one complete reading (balance None: not part of this reading)."""
+
+    account: AccountChanged
+    balance: BalanceChanged | None
+    positions: tuple[Position, ...]
+    orders: tuple[Order, ...]
+
+
+@dataclass(slots=True, eq=False)
+class AccountMirror:
+    """One account as we know it. Money in `currency`; `None` = not known.
+
+    `on_dirty` is called once when the content first changes after `clean()`; `content_at_ms` is the time of the last
+    change, `confirmed_at_ms` of the last full reconcile (Unix ms, from the callers' `now_ms`); `events` counts
+    everything applied, ticks included.
+    """
+
+    environment: str
+    account_id: str
+    catalogue: Catalogue
+    quote_digits: int = 5
+    currency: str | None = None
+    money_digits: int = 2
+    leverage: Decimal | None = None
+    can_trade: bool | None = None
+    login: str | None = None
+    broker_title: str | None = None
+    balance: Decimal | None = None
+    balance_version: int | None = None
+    positions: dict[str, Position] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict)
+    quotes: dict[str, Quote] = field(default_factory=dict)
+    content_at_ms: int | None = None
+    confirmed_at_ms: int | None = None
+    events: int = 0
+    dirty: bool = False
+    on_dirty: Callable[[], None] | None = None
+    _removed: OrderedDict[str, int] | None = None
+    _seen: OrderedDict[str, None] | None = None
+
+    @property
+    def at_risk(self) -> bool:
+        """True when the account has open positions or working orders."""
+        return bool(self.positions or self.orders)
+
+    def set_quote(self, instrument_id: str, bid: int | None, ask: int | None) -> None:
+        """Take one tick. An absent side keeps its last value. The hot path: no allocation after the first tick."""
+        quote = self.quotes.get(instrument_id)
+        if quote is None:
+            quote = self.quotes[instrument_id] = Quote()
+        if bid is not None:
+            quote.bid = bid
+        if ask is not None:
+            quote.ask = ask
+        self.events += 1
+        if not self.dirty:
+            self.mark_dirty()
+
+    def mark_dirty(self) -> None:
+        """Say that the content differs from what was last read; tells the listener once until `clean()`."""
+        if not self.dirty:
+            self.dirty = True
+            if self.on_dirty is not None:
+                self.on_dirty()
+
+    def clean(self) -> None:
+        """A reading was taken; the next change tells the listener again."""
+        self.dirty = False
+
+    def apply(self, execution: Execution, now_ms: int) -> bool:
+        """Apply one message's events. Returns True when anything changed; a known duplicate changes nothing."""
+        self.events += 1
+        if execution.dedupe_key is not None and self._is_duplicate(execution.dedupe_key):
+            return False
+        changed = False
+        for event in execution.events:
+            changed |= self._apply_event(event)
+        if changed:
+            self.content_at_ms = now_ms
+            self.mark_dirty()
+        return changed
+
+    def apply_all(self, events: Iterable[Event], now_ms: int) -> int:
+        """Apply events without duplicate detection (reconcile). Returns how many changed something."""
+        changed = sum(self._apply_event(event) for event in events)
+        if changed:
+            self.content_at_ms = now_ms
+            self.mark_dirty()
+        return changed
+
+    def replace_content(self, other: AccountMirror, now_ms: int, *, changed: bool) -> None:
+        """Take over everything `other` holds except quotes, in one step. `changed` False: it holds the same."""
+        for name in _CONTENT:
+            setattr(self, name, getattr(other, name))
+        if self._removed is not None:
+            for key in (*(f"p{key}" for key in self.positions), *(f"o{key}" for key in self.orders)):
+                self._removed.pop(key, None)
+        if changed:
+            self.content_at_ms = now_ms
+            self.mark_dirty()
+
+    def forget_quotes(self, instrument_ids: Iterable[str]) -> None:
+        """Drop quotes that are no longer fed: an old price must not look like a present one."""
+        for instrument_id in instrument_ids:
+            self.quotes.pop(instrument_id, None)
+
+    def _is_duplicate(self, key: str) -> bool:
+        if self._seen is None:
+            self._seen = OrderedDict()
+        if key in self._seen:
+            return True
+        self._seen[key] = None
+        if len(self._seen) > REMEMBERED_EXECUTIONS:
+            self._seen.popitem(last=False)
+        return False
+
+    def _apply_event(self, event: Event) -> bool:
+        match event:
+            case PositionChanged():
+                return self._put_position(event)
+            case PositionClosed():
+                return self._remove(self.positions, f"p{event.position_id}", event.position_id, event.at_ms)
+            case OrderChanged():
+                return self._put_order(event.order)
+            case OrderGone():
+                return self._remove(self.orders, f"o{event.order_id}", event.order_id, event.at_ms)
+            case BalanceChanged():
+                return self._set_balance(event)
+            case MarginChanged():
+                return self._set_on_position(event.position_id, "used_margin", event.used_margin)
+            case StopLossMoved():
+                return self._set_on_position(event.position_id, "stop_loss", event.stop_loss)
+            case AccountChanged():
+                return self._set_account(event)
+
+    def _put_position(self, event: PositionChanged) -> bool:
+        new = event.position
+        old = self.positions.get(new.id)
+        if self._was_removed(f"p{new.id}", new.updated_at_ms):
+            return False
+        if old is not None:
+            if new.updated_at_ms < old.updated_at_ms:
+                return False
+            if not event.margin_known:
+                new.used_margin = old.used_margin
+            if new == old:
+                return False
+        self.positions[new.id] = new
+        return True
+
+    def _put_order(self, new: Order) -> bool:
+        old = self.orders.get(new.id)
+        if self._was_removed(f"o{new.id}", new.updated_at_ms):
+            return False
+        if old is not None and (new.updated_at_ms < old.updated_at_ms or new == old):
+            return False
+        self.orders[new.id] = new
+        return True
+
+    def _remove(self, held: dict[str, Position] | dict[str, Order], tomb: str, key: str, at_ms: int) -> bool:
+        old = held.get(key)
+        if old is not None and 0 < at_ms < old.updated_at_ms:
+            return False
+        if self._removed is None:
+            self._removed = OrderedDict()
+        self._removed[tomb] = max(at_ms, self._removed.get(tomb, 0), old.updated_at_ms if old else 0)
+        if len(self._removed) > REMEMBERED_REMOVALS:
+            self._removed.popitem(last=False)
+        return held.pop(key, None) is not None
+
+    def _was_removed(self, tomb: str, updated_at_ms: int) -> bool:
+        """True when a removal at or after this version is remembered. Ids are never reused by brokers."""
+        if self._removed is None:
+            return False
+        removed_at = self._removed.get(tomb)
+        return removed_at is not None and updated_at_ms <= removed_at
+
+    def _set_balance(self, event: BalanceChanged) -> bool:
+        if event.version is not None:
+            if self.balance_version is not None and event.version < self.balance_version:
+                return False
+            self.balance_version = event.version
+        changed = self.balance != event.balance
+        self.balance = event.balance
+        return changed
+
+    def _set_on_position(self, position_id: str, name: str, value: Decimal) -> bool:
+        position = self.positions.get(position_id)
+        if position is None or getattr(position, name) == value:
+            return False
+        setattr(position, name, value)
+        return True
+
+    def _set_account(self, event: AccountChanged) -> bool:
+        changed = False
+        for name in _SETTINGS:
+            value = getattr(event, name)
+            if value is not None and getattr(self, name) != value:
+                setattr(self, name, value)
+                changed = True
+        return changed

@@ -1,0 +1,108 @@
+"""Normalised facts about one account. An adapter makes them, the mirror applies them; both are broker-neutral.
+
+A price tick is not an event object: it goes straight to `AccountMirror.set_quote`, because ticks outnumber
+everything else by orders of magnitude (DESIGN §4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from core.orders import Order
+from core.positions import Position
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceChanged:
+    """A new balance; the highest `version` wins (None: the broker has no versions, last one wins)."""
+
+    balance: Decimal
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChanged:
+    """Account settings; None means "not said", which changes nothing."""
+
+    currency: str | None = None
+    money_digits: int | None = None
+    leverage: Decimal | None = None
+    can_trade: bool | None = None
+    login: str | None = None
+    broker_title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PositionChanged:
+    """The whole position as it is now (opened or changed).
+
+    `margin_known` False keeps the mirror's used margin, because this message carried none.
+    """
+
+    position: Position
+    margin_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PositionClosed:
+    """The position does not exist any more. `at_ms` 0 when the broker gives no time."""
+
+    position_id: str
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MarginChanged:
+    """The used margin of one position, in the deposit currency."""
+
+    position_id: str
+    used_margin: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class StopLossMoved:
+    """A trailing stop was moved by the broker. `at_ms` 0 when the broker gives no time."""
+
+    position_id: str
+    stop_loss: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class OrderChanged:
+    """The whole working order as it is now (placed or changed)."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class OrderGone:
+    """The order works no more: filled, cancelled, expired or rejected."""
+
+    order_id: str
+    at_ms: int = 0
+
+
+Event = (
+    BalanceChanged
+    | AccountChanged
+    | PositionChanged
+    | PositionClosed
+    | MarginChanged
+    | StopLossMoved
+    | OrderChanged
+    | OrderGone
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What one broker message says, applied whole and once.
+
+    `dedupe_key` identifies the message across duplicates (None: cannot repeat harmfully); `urgent` asks for a
+    flush at once (fills, balance changes).
+    """
+
+    events: tuple[Event, ...]
+    dedupe_key: str | None = None
+    urgent: bool = False

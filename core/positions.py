@@ -1,0 +1,30 @@
+"""An open position of an account mirror."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from core.orders import Side
+
+
+@dataclass(slots=True)
+class Position:
+    """Units positive; money in the account's deposit currency; prices absolute; times Unix ms.
+
+    `swap` and `commission` are negative when charged. `used_margin` is None when the broker has not said.
+    `updated_at_ms` orders two versions of the same position; 0 when the broker gives no time.
+    """
+
+    id: str
+    instrument_id: str
+    side: Side
+    units: Decimal
+    entry_price: Decimal
+    stop_loss: Decimal | None = None
+    take_profit: Decimal | None = None
+    swap: Decimal = Decimal(0)
+    commission: Decimal = Decimal(0)
+    used_margin: Decimal | None = None
+    opened_at_ms: int | None = None
+    updated_at_ms: int = 0
