@@ -1,0 +1,127 @@
+"""`python -m bridge ...` as a child process: started, watched for a line, stopped by its own process id.
+
+The child gets a clean environment (PATH, HOME and what the test names), so that nobody's shell changes a test.
+
+Invariant: when the `async with` block ends the child is gone.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LINES_KEPT = 20_000
+
+
+class BridgeProcess:
+    """A running `python -m bridge` with its output captured line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._changed = asyncio.Condition()
+        self._readers: list[asyncio.Task[None]] = []
+        self._open_streams = 2
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    @property
+    def output(self) -> str:
+        """Everything it said, for the message of a failed assertion."""
+        return "\n".join(["-- stdout", *self.stdout[-200:], "-- stderr", *self.stderr[-200:]])
+
+    async def line(self, matches: Callable[[str], object], *, within_s: float = 20.0) -> str:
+        """The first line, of stdout or stderr, that `matches` accepts. AssertionError when it ends or is late."""
+        try:
+            async with asyncio.timeout(within_s), self._changed:
+                while True:
+                    for line in [*self.stdout, *self.stderr]:
+                        if matches(line):
+                            return line
+                    if self._open_streams == 0:
+                        raise AssertionError(
+                            f"ended with {await self._process.wait()} before the line came\n{self.output}"
+                        )
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"no such line within {within_s} s\n{self.output}") from None
+
+    def send(self, what: signal.Signals) -> None:
+        self._process.send_signal(what)
+
+    async def ended(self, *, within_s: float = 10.0) -> int:
+        """Wait for it to end by itself and return its exit code. AssertionError when it does not."""
+        try:
+            async with asyncio.timeout(within_s):
+                code = await self._process.wait()
+                await asyncio.gather(*self._readers)
+                return code
+        except TimeoutError:
+            raise AssertionError(f"still running after {within_s} s\n{self.output}") from None
+
+    async def stop(self, *, within_s: float = 10.0) -> int:
+        """SIGTERM, and the exit code that follows."""
+        if self._process.returncode is None:
+            self._process.terminate()
+        return await self.ended(within_s=within_s)
+
+    def watch(self) -> None:
+        """Begin to read its output."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._readers = [
+            asyncio.create_task(self._read(self._process.stdout, self.stdout)),
+            asyncio.create_task(self._read(self._process.stderr, self.stderr)),
+        ]
+
+    async def close(self) -> None:
+        """Make sure it is gone."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await asyncio.gather(*self._readers)
+
+    async def _read(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
+        async for raw in stream:
+            async with self._changed:
+                lines.append(raw.decode(errors="replace").rstrip("\n"))
+                del lines[:-LINES_KEPT]
+                self._changed.notify_all()
+        async with self._changed:
+            self._open_streams -= 1
+            self._changed.notify_all()
+
+
+@asynccontextmanager
+async def bridge_process(*arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[BridgeProcess]:
+    """Run `python -m bridge <arguments>` from the root of the checkout until the block ends."""
+    clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bridge",
+        *arguments,
+        cwd=ROOT,
+        env={**clean, "PYTHONUNBUFFERED": "1", **(env or {})},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=2**20,  # bytes in one line
+    )
+    running = BridgeProcess(process)
+    running.watch()
+    try:
+        yield running
+    finally:
+        await running.close()
