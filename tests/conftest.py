@@ -1,6 +1,6 @@
 """Fixtures that every test may ask for: real stores and the official client."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,14 @@ from tests.support.valkey import ValkeyServer
 # the machine may be busy: no example is judged by the clock
 settings.register_profile("bridge", deadline=None)
 settings.load_profile("bridge")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Keep looptime off synchronous tests: it would ask for their event loop, and so make one that nobody closes."""
+    if pyfuncitem.get_closest_marker("asyncio") is None:
+        pyfuncitem.funcargs.pop("event_loop_policy", None)
+    return (yield)
 
 
 @pytest.fixture(scope="session")
