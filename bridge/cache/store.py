@@ -14,6 +14,7 @@ from typing import Protocol
 from core.errors import Unavailable
 
 CHUNK = 500
+MAX_FENCE = 2**53 - 1  # fences and versions are JSON numbers that browsers read exactly
 
 
 class StoreUnavailable(Unavailable):
@@ -22,7 +23,7 @@ class StoreUnavailable(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One record to write: JSON bytes under (fence, version)."""
+    """One record to write: JSON bytes under (fence, version), both 0 to MAX_FENCE."""
 
     key: str
     fence: int
@@ -61,6 +62,9 @@ class Store(Protocol):
 
     name: str
     capabilities: StoreCapabilities
+    generation: str | None
+    """Names the life of the stored data as last seen by `write` or `ping`; another value means that the store lost what
+    it held (restart without persistence, erasure). None: not known."""
 
     async def open(self) -> None:
         """Connect lazily-failing resources; raises ConfigurationError for what will never work."""
@@ -75,16 +79,16 @@ class Store(Protocol):
         """
 
     async def read(self, keys: Sequence[str]) -> list[Stored | None]:
-        """Read records; None where nothing was ever written."""
+        """Read records; None where nothing was ever claimed or written. A removed one has an empty document."""
 
     async def keys(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[str]:
         """Keys that begin with `prefix` and sort after `after`, sorted, at most `limit`."""
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove records (migration and erasure only). Fences stay."""
+        """Remove records (migration and erasure only). Fences stay: an older owner is still refused."""
 
     async def ping(self) -> None:
-        """Cheap round trip."""
+        """Cheap round trip that fails like a write would; looks at the generation."""
 
     async def close(self) -> None:
         """Release connections. Never raises."""

@@ -1,0 +1,196 @@
+"""The record: one reading of a session as the exact JSON document that readers get (DESIGN §6).
+
+Pure: a reading and `now` in, bytes out. It never keeps, writes or caches anything. What it promises: field order and
+names of DESIGN §6, absent data is null, numbers print exactly what the broker sent, strict JSON, and `staleAfter` never
+later than the freshness horizon allows. One valuation per record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from bridge.brokers.base import Reason
+from core.account import AccountMirror
+from core.instruments import Instrument
+from core.money import json_number
+from core.orders import Order
+from core.positions import Position
+from core.valuation import PositionValue, value_account
+
+SCHEMA = 1
+HORIZON_AT_RISK_MS = 10_000  # an account with positions or working orders
+HORIZON_EMPTY_MS = 60_000  # an account that can only change by its owner's hand
+
+_LOTS = Context(prec=15)  # a float64 carries 15 significant digits exactly
+
+
+class RecordStatus(StrEnum):
+    """What a reader is told about a session (DESIGN §5, §6). Only `live` can be fresh."""
+
+    STARTING = "starting"
+    CONNECTING = "connecting"
+    SYNCING = "syncing"
+    LIVE = "live"
+    STALE = "stale"
+    MAINTENANCE = "maintenance"
+    ACTION_REQUIRED = "action_required"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a session is at this moment. `as_of_ms`: last inbound byte while authorised, Unix ms; kept after a loss."""
+
+    broker: str
+    environment: str
+    account_id: str | None
+    status: RecordStatus
+    reason: Reason | None
+    mirror: AccountMirror | None
+    as_of_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document ready to store, with what the flusher needs to know of it. `stale_after_ms`: Unix ms or None."""
+
+    document: bytes
+    stale_after_ms: int | None
+    live: bool
+
+
+def stale_after_ms(reading: Reading) -> int | None:
+    """When this reading stops being fresh (Unix ms); None when the broker was never heard."""
+    if reading.as_of_ms is None:
+        return None
+    at_risk = reading.mirror is not None and reading.mirror.at_risk
+    return reading.as_of_ms + (HORIZON_AT_RISK_MS if at_risk else HORIZON_EMPTY_MS)
+
+
+def is_fresh(status: object, stale_after: object, now_ms: int) -> bool:
+    """The one freshness rule of DESIGN §6, on values as they stand in a document."""
+    return status == RecordStatus.LIVE and isinstance(stale_after, int) and now_ms < stale_after
+
+
+def make_record(reading: Reading, *, fence: int, version: int, now_ms: int) -> Record:
+    """Make the document for one reading under (fence, version).
+
+    Positions, orders and the totals are null as long as no snapshot was ever read.
+    """
+    stale_after = stale_after_ms(reading)
+    reason = reading.reason
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "broker": reading.broker,
+        "environment": reading.environment,
+        "accountId": reading.account_id,
+        **_account(reading),
+        "fence": fence,
+        "version": version,
+        "asOf": reading.as_of_ms,
+        "confirmedAt": None if reading.mirror is None else reading.mirror.confirmed_at_ms,
+        "staleAfter": stale_after,
+        "lastUpdate": None if reading.mirror is None else reading.mirror.content_at_ms,
+        "_cache": True,
+        "_cacheTimestamp": now_ms,
+    }
+    document["reason"] = None if reason is None else {"code": reason.code.value, "message": reason.message}
+    return Record(orjson.dumps(document), stale_after, reading.status is RecordStatus.LIVE)
+
+
+def _account(reading: Reading) -> dict[str, Any]:
+    """The fields from `login` to `orders`; everything null that was never read."""
+    mirror = reading.mirror
+    status = reading.status.value
+    if mirror is None:
+        return {
+            "login": None,
+            "brokerTitle": None,
+            "canTrade": None,
+            "status": status,
+            "reason": None,
+            "currency": None,
+            "moneyDigits": None,
+            "leverage": None,
+            "balance": None,
+            **_NOTHING_READ,
+        }
+    fields: dict[str, Any] = {
+        "login": mirror.login,
+        "brokerTitle": mirror.broker_title,
+        "canTrade": mirror.can_trade,
+        "status": status,
+        "reason": None,
+        "currency": mirror.currency,
+        "moneyDigits": None if mirror.currency is None else mirror.money_digits,
+        "leverage": json_number(mirror.leverage),
+        "balance": json_number(mirror.balance),
+    }
+    if mirror.confirmed_at_ms is None:
+        fields.update(_NOTHING_READ)
+        return fields
+    value = value_account(mirror)
+    instruments = mirror.catalogue.instruments
+    fields["equity"] = json_number(value.equity)
+    fields["unrealizedPnl"] = json_number(value.unrealized_pnl)
+    fields["usedMargin"] = json_number(value.used_margin)
+    fields["freeMargin"] = json_number(value.free_margin)
+    fields["marginLevel"] = json_number(value.margin_level)
+    fields["positions"] = [
+        _position(position, value.positions[position.id], instruments.get(position.instrument_id))
+        for position in mirror.positions.values()
+    ]
+    fields["orders"] = [_order(order, instruments.get(order.instrument_id)) for order in mirror.orders.values()]
+    return fields
+
+
+_NOTHING_READ: dict[str, Any] = dict.fromkeys(
+    ("equity", "unrealizedPnl", "usedMargin", "freeMargin", "marginLevel", "positions", "orders")
+)
+
+
+def _position(position: Position, value: PositionValue, instrument: Instrument | None) -> dict[str, Any]:
+    return {
+        "id": position.id,
+        "symbol": None if instrument is None else instrument.name,
+        "side": position.side.value,
+        "units": json_number(position.units),
+        "lots": None if instrument is None else _lots(position.units, instrument.lot_units),
+        "priceDigits": None if instrument is None else instrument.price_digits,
+        "entryPrice": json_number(position.entry_price),
+        "currentPrice": json_number(value.current_price),
+        "stopLoss": json_number(position.stop_loss),
+        "takeProfit": json_number(position.take_profit),
+        "swap": json_number(position.swap),
+        "commission": json_number(position.commission),
+        "unrealizedPnl": json_number(value.unrealized_pnl),
+        "usedMargin": json_number(position.used_margin),
+        "openedAt": position.opened_at_ms,
+    }
+
+
+def _order(order: Order, instrument: Instrument | None) -> dict[str, Any]:
+    return {
+        "id": order.id,
+        "symbol": None if instrument is None else instrument.name,
+        "side": order.side.value,
+        "type": order.type.value,
+        "units": json_number(order.units),
+        "filledUnits": json_number(order.filled_units),
+        "limitPrice": json_number(order.limit_price),
+        "stopPrice": json_number(order.stop_price),
+        "stopLoss": json_number(order.stop_loss),
+        "takeProfit": json_number(order.take_profit),
+        "status": order.status.value,
+        "createdAt": order.created_at_ms,
+    }
+
+
+def _lots(units: Decimal, lot_units: Decimal | None) -> float | int | None:
+    """Units as lots; None where the broker has no lots."""
+    return json_number(_LOTS.divide(units, lot_units)) if lot_units else None
