@@ -122,7 +122,7 @@ def write_to(descriptor: int) -> Callable[[bytes], None]:
 def setup_logs(
     level: str, form: str, *, write: Callable[[bytes], None] | None = None, redactor: Redactor = REDACTOR
 ) -> LineHandler:
-    """Send all logging through one handler on stdout. `form`: json or console. Returns the handler, to close at exit."""
+    """Send all logging through one handler on stdout. `form`: json or console. Close what it returns at exit."""
     handler = LineHandler(write or write_to(1), redactor)
     handler.setFormatter(JsonFormatter() if form == "json" else ConsoleFormatter())
     root = logging.getLogger()

@@ -19,7 +19,8 @@ SHORTEST = 6  # characters; a shorter secret would blank ordinary words
 FORMS_KEPT = 50_000
 _LOOKS_SECRET = re.compile(
     r"""(?ix) (?: \b bearer \s+ | \b basic \s+ | (?: access|refresh )_?token ["']? \s* [=:] \s* ["']?
-      | client_?secret ["']? \s* [=:] \s* ["']? | password ["']? \s* [=:] \s* ["']? | :// [^\s/:@"]* : (?= [^\s/@"]+ @ ) )
+      | client_?secret ["']? \s* [=:] \s* ["']? | password ["']? \s* [=:] \s* ["']?
+      | :// [^\s/:@"]* : (?= [^\s/@"]+ @ ) )
       ( [^\s"'&,}@]+ )"""
 )
 

@@ -1,0 +1,411 @@
+"""All settings, from the environment and, in development, `.env` (DESIGN §12). Nothing else reads the environment.
+
+A wrong value stops the start with one line that names the variable and the rule; the value is never printed, since
+it may be a secret. Invariant: a `Settings` that exists is consistent, the caller need not check it again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote, urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from core.errors import ConfigurationError
+from core.secret import Secret
+from core.user_key import UserKeyMode
+
+ENV_FILE = ".env"
+PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
+SCOPES = ("app", "ops")
+STORES = ("memory", "redis")
+LATER_STORES = ("postgres", "supabase")
+SECRET_LENGTH = 32  # characters, at least
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyEntry:
+    """One entry of API_KEYS: public id, what it may do, hex HMAC-SHA-256 of the whole key."""
+
+    id: str
+    scopes: frozenset[str]
+    digest: str
+
+
+def _refuse(rule: str) -> PydanticCustomError:
+    return PydanticCustomError("rule", "{rule}", {"rule": rule})
+
+
+def _secret(value: object) -> object:
+    return Secret(value) if isinstance(value, str) else value
+
+
+def _long_secret(value: object) -> object:
+    if isinstance(value, str) and len(value) < SECRET_LENGTH:
+        raise _refuse(f"must have at least {SECRET_LENGTH} characters")
+    return _secret(value)
+
+
+def _words(value: object) -> object:
+    """A list, separated by commas."""
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _api_keys(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    entries: dict[str, ApiKeyEntry] = {}
+    for number, text in enumerate((part.strip() for part in value.split(",") if part.strip()), start=1):
+        parts = text.split(":")
+        scopes = SCOPES if len(parts) == 2 else (parts[1],)
+        if len(parts) not in (2, 3) or not _KEY_ID.fullmatch(parts[0]) or not set(scopes) <= set(SCOPES):
+            raise _refuse(f"entry {number} is not id:scope:hash or id:hash with scope app or ops")
+        if not _DIGEST.fullmatch(parts[-1].lower()):
+            raise _refuse(f"entry {number}: the hash must be 64 hex digits (python -m bridge keys new prints an entry)")
+        if parts[0] in entries:
+            raise _refuse(f"entry {number} repeats the id of an earlier entry")
+        entries[parts[0]] = ApiKeyEntry(parts[0], frozenset(scopes), parts[-1].lower())
+    return tuple(entries.values())
+
+
+def _origins(value: object) -> object:
+    words = _words(value)
+    if isinstance(words, tuple) and not all(_ORIGIN.fullmatch(str(word)) for word in words):
+        raise _refuse("must list exact origins such as https://app.example.com, without a path, * or null")
+    return words
+
+
+def _url(*schemes: str, loopback_only: str = "") -> BeforeValidator:
+    """A check of scheme and host; `loopback_only` names the scheme that is too weak for any other host."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise _refuse("is not a URL") from None
+        if parts.scheme not in schemes or not host:
+            raise _refuse(f"must be a URL that begins with {' or '.join(scheme + '://' for scheme in schemes)}")
+        if parts.scheme == loopback_only and not is_loopback(host):
+            raise _refuse(f"{loopback_only}:// is accepted for loopback only, use {loopback_only}s://")
+        return value
+
+    return BeforeValidator(check)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+SecretText = Annotated[Secret, BeforeValidator(_secret)]
+LongSecret = Annotated[Secret, BeforeValidator(_long_secret)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+HttpUrl = Annotated[str, _url("https", "http", loopback_only="http")]
+SocketUrl = Annotated[str, _url("wss", "ws", loopback_only="ws")]
+
+
+def setting(default: Any, description: str, *, unit: str = "", later: str = "", **rules: Any) -> Any:
+    """A field: `later` says what needs it in a version to come; such a variable does not exist until it is set."""
+    return Field(default, description=description, json_schema_extra={"unit": unit, "later": later}, **rules)
+
+
+class Settings(BaseSettings):
+    """One attribute per variable, named like it in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
+
+    # where it listens
+    port: int = setting(3000, "Port of the HTTP API; 0 takes any free one.", unit="port", ge=0, le=65535)
+    host: Words = setting(
+        (), "Addresses to bind, separated by commas. Empty: all when API keys are set, else 127.0.0.1.", unit="address"
+    )
+    public_url: Annotated[str, _url("https", "http")] | None = setting(
+        None, "The address under which callers reach this bridge; shown at start and in /openapi.json.", unit="URL"
+    )
+
+    # the cache
+    redis_url: Annotated[Secret, BeforeValidator(_secret), _url("redis", "rediss", "unix")] | None = setting(
+        None, "Redis or Valkey; may hold a password.", unit="URL"
+    )
+    redis_host: str | None = setting(None, "Redis host, instead of REDIS_URL.", unit="host")
+    redis_port: int = setting(6379, "Redis port, with REDIS_HOST.", unit="port", ge=1, le=65535)
+    redis_password: SecretText | None = setting(None, "Redis password, with REDIS_HOST.")
+    cache_stores: Words = setting(
+        (), "Stores for the records, the first is the primary. Empty: redis when configured, else memory.", unit="list"
+    )
+    cache_flush_interval: float = setting(2.0, "How often changed records are written.", unit="s", ge=0.25, le=4)
+    cache_flush_mode: Annotated[Literal["changed", "always"], BeforeValidator(_lower)] = setting(
+        "changed", "Write changed records only, or every live record each time."
+    )
+    user_key_mode: Annotated[UserKeyMode, BeforeValidator(_lower)] = setting(
+        UserKeyMode.SHA256, "How user ids become keys: sha256, keyed, or dual (both, for migration)."
+    )
+    user_key_secret: LongSecret | None = setting(
+        None, "Secret of the user keys in the modes keyed and dual; 32 characters or more."
+    )
+
+    # who may call
+    api_key_secret: LongSecret | None = setting(None, "Secret under which API keys are hashed; 32 characters or more.")
+    api_keys: Annotated[tuple[ApiKeyEntry, ...], NoDecode, BeforeValidator(_api_keys)] = setting(
+        (),
+        "Admitted API keys as id:scope:hash, separated by commas; scope app or ops, id:hash holds both.",
+        unit="list",
+    )
+    cors_origins: Annotated[Words, BeforeValidator(_origins)] = setting(
+        (), "Exact web origins that browsers may call from, separated by commas.", unit="list"
+    )
+    trusted_proxy_hops: int = setting(
+        0, "Proxies in front that append to X-Forwarded-For; 1 on most platforms.", unit="proxies", ge=0, le=10
+    )
+
+    # credentials
+    bridge_credentials_file: Path | None = setting(None, "JSON file with users' broker credentials.", unit="path")
+
+    # cTrader
+    ctrader_client_id: str | None = setting(None, "Client id of the cTrader Open API application.")
+    ctrader_client_secret: SecretText | None = setting(None, "Client secret of that application.")
+    ctrader_live_url: SocketUrl = setting("wss://live.ctraderapi.com:5035", "cTrader's live host.", unit="URL")
+    ctrader_demo_url: SocketUrl = setting("wss://demo.ctraderapi.com:5035", "cTrader's demo host.", unit="URL")
+    ctrader_token_url: HttpUrl = setting(
+        "https://openapi.ctrader.com/apps/token", "cTrader's OAuth token endpoint.", unit="URL"
+    )
+    ctrader_channels: int = setting(1, "Channels per environment, at least.", unit="channels", ge=1, le=1000)
+    ctrader_accounts_per_channel: int = setting(
+        0, "Accounts on one channel before another is opened; 0 = unlimited, 1 = a socket each.", unit="accounts", ge=0
+    )
+    ctrader_requests_per_second: float = setting(
+        45.0, "Ordinary requests on one channel.", unit="requests/s", gt=0, le=10_000
+    )
+    ctrader_history_requests_per_second: float = setting(
+        4.0, "Historical requests on one channel.", unit="requests/s", gt=0, le=10_000
+    )
+
+    # the process
+    drain_seconds: float = setting(2.5, "Time to end in after SIGTERM.", unit="s", ge=0.5, le=300)
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = setting(
+        "INFO", "Least severity that is logged."
+    )
+    log_format: Annotated[Literal["json", "console"], BeforeValidator(_lower)] = setting(
+        "json", "json for machines, console for people."
+    )
+
+    # known by name only: what needs them comes with a later version
+    database_url: SecretText | None = setting(None, "Postgres.", later="postgres store")
+    supabase_url: str | None = setting(None, "Supabase.", later="supabase store")
+    supabase_jwt_secret: SecretText | None = setting(None, "Supabase's JWT secret.", later="verifier of user tokens")
+    jwks_url: str | None = setting(None, "Keys of the token issuer.", later="verifier of user tokens")
+
+    # facts about the surroundings, not variables of ours
+    paas: str | None = Field(None, exclude=True, json_schema_extra={"hidden": True})
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for rule in (*self._store_rules(), *self._caller_rules(), *self._other_rules()):
+            if rule:
+                raise PydanticCustomError("rule", "{rule}", {"rule": rule})
+        return self
+
+    def _store_rules(self) -> tuple[str | None, ...]:
+        unknown = [name for name in self.cache_stores if name not in STORES + LATER_STORES]
+        later = [name for name in self.store_names if name in LATER_STORES]
+        implied = (
+            "" if self.cache_stores else f" ({'DATABASE_URL' if self.database_url else 'SUPABASE_URL'} asks for it)"
+        )
+        return (
+            f"CACHE_STORES: unknown store, use {', '.join(STORES)}" if unknown else None,
+            "CACHE_STORES: a store is named twice" if len(set(self.cache_stores)) < len(self.cache_stores) else None,
+            f"CACHE_STORES: this version has no {later[0]} store{implied}; name others, such as CACHE_STORES=redis"
+            if later
+            else None,
+            "CACHE_STORES: redis needs REDIS_URL or REDIS_HOST"
+            if "redis" in self.store_names and self.redis_target is None
+            else None,
+            "REDIS_HOST: set either REDIS_URL or REDIS_HOST, not both" if self.redis_url and self.redis_host else None,
+        )
+
+    def _caller_rules(self) -> tuple[str | None, ...]:
+        verifier = "SUPABASE_JWT_SECRET" if self.supabase_jwt_secret else "JWKS_URL" if self.jwks_url else None
+        open_door = "API_KEYS: every route would be open to everyone; set API_KEYS and API_KEY_SECRET"
+        return (
+            f"{verifier}: this version has no verifier of user tokens; unset it and use API_KEYS" if verifier else None,
+            "API_KEY_SECRET: needed with API_KEYS" if self.api_keys and not self.api_key_secret else None,
+            f"{open_door} (running on a platform: {self.paas} is set)" if self.paas and not self.api_keys else None,
+            "HOST: without API_KEYS every route is open, so only loopback addresses may be bound"
+            if not self.api_keys and not all(is_loopback(address) for address in self.host)
+            else None,
+        )
+
+    def _other_rules(self) -> tuple[str | None, ...]:
+        half = bool(self.ctrader_client_id) != bool(self.ctrader_client_secret)
+        return (
+            f"USER_KEY_SECRET: needed with USER_KEY_MODE={self.user_key_mode.value}"
+            if self.user_key_mode is not UserKeyMode.SHA256 and not self.user_key_secret
+            else None,
+            "CTRADER_CLIENT_SECRET: set both CTRADER_CLIENT_ID and CTRADER_CLIENT_SECRET, or neither" if half else None,
+        )
+
+    @property
+    def auth_open(self) -> bool:
+        """No API keys: every route is open, on loopback only."""
+        return not self.api_keys
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The addresses to bind."""
+        return self.host or (("127.0.0.1",) if self.auth_open else ("0.0.0.0", "::"))  # noqa: S104 (behind API keys)
+
+    @property
+    def store_names(self) -> tuple[str, ...]:
+        """The stores to build, primary first (the default rule of DESIGN §8)."""
+        if self.cache_stores:
+            return self.cache_stores
+        implied = ["postgres"] if self.database_url else ["supabase"] if self.supabase_url else []
+        return (*implied, *(["redis"] if self.redis_target is not None else [])) or ("memory",)
+
+    @property
+    def redis_target(self) -> Secret | None:
+        """The URL of Redis, made of its parts when those were given."""
+        if self.redis_url:
+            return self.redis_url
+        if not self.redis_host:
+            return None
+        host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
+        password = f":{quote(self.redis_password.reveal(), safe='')}@" if self.redis_password else ""
+        return Secret(f"redis://{password}{host}:{self.redis_port}/0")
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Every secret in the settings, for redaction."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        return tuple(value for value in values if isinstance(value, Secret))
+
+
+def on_platform(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The name of the variable that shows a hosting platform, or None."""
+    return next((name for name in PAAS_MARKS if environment.get(name)), None)
+
+
+def load_settings(env_file: str | Path | None = ENV_FILE) -> Settings:
+    """Read the environment (and `.env`, except on a platform). Raises ConfigurationError with one line."""
+    platform = on_platform()
+    try:
+        return Settings(_env_file=None if platform else env_file, paas=platform)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_line(each) for each in error.errors(include_url=False))) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{env_file}: is not UTF-8 text") from None
+
+
+def _line(error: Any) -> str:
+    """`PORT: must be …` of one pydantic error, without the value."""
+    rule = " ".join(str(error["msg"]).split())
+    if not error["loc"]:
+        return rule  # a rule over several variables names its own
+    return f"{str(error['loc'][0]).upper()}: {rule[0].lower()}{rule[1:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """One line of `python -m bridge config`."""
+
+    name: str
+    type: str
+    default: str
+    unit: str
+    source: str
+    value: str
+    description: str
+
+
+def describe(settings: Settings, env_file: str | Path | None = ENV_FILE) -> list[SettingInfo]:
+    """All variables with type, default, unit, where the present value comes from, and that value; secrets as ***."""
+    in_file = {} if settings.paas or env_file is None else {k.upper(): v for k, v in dotenv_values(env_file).items()}
+    in_environment = {name.upper(): value for name, value in os.environ.items()}
+    rows = []
+    for field_name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        name = field_name.upper()
+        source = "environment" if in_environment.get(name) else "file" if in_file.get(name) else "default"
+        if extra.get("hidden") or (extra.get("later") and source == "default"):
+            continue
+        value = getattr(settings, field_name)
+        rows.append(
+            SettingInfo(
+                name=name,
+                type=_type_name(field),
+                default=_shown(field.default),
+                unit=str(extra.get("unit") or ""),
+                source=source,
+                value=_shown(value),
+                description=field.description or "",
+            )
+        )
+    return rows
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(
+            f"{entry.id}:{'+'.join(sorted(entry.scopes))}:***" if isinstance(entry, ApiKeyEntry) else str(entry)
+            for entry in value
+        )
+    return str(value)  # a Secret shows ***
+
+
+def _type_name(field: FieldInfo) -> str:
+    text = str(field.annotation)
+    if "Secret" in text:
+        return "secret"
+    if "ApiKeyEntry" in text or "tuple" in text:
+        return "list"
+    if "Literal" in text:
+        return "|".join(re.findall(r"'([^']+)'", text))
+    if "UserKeyMode" in text:
+        return "|".join(UserKeyMode)
+    return next(
+        (name for name, mark in (("integer", "int"), ("number", "float"), ("path", "Path")) if mark in text), "text"
+    )
