@@ -1,0 +1,340 @@
+"""Trying to trade: fills for orders and hit protections, and what follows from them.
+
+Takes an order whose time has come, asks `matching` what can trade, `portfolio` to book it, and leaves the order filled,
+resting, cancelled or rejected. Triggers that fired come in through `dispatch`.
+Invariant: after each call the order is either final and in the history, or working with its triggers armed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from core.orders import OrderType, Side
+from core.paper_trader.conversion import EXACT
+from core.paper_trader.events import OrderCancelled, OrderExpired, OrderRejected, OrderReplaced, OrderTriggered
+from core.paper_trader.margin import margin_after, margin_for_units
+from core.paper_trader.market import Book
+from core.paper_trader.matching import Fill, plan_fills, worst_price
+from core.paper_trader.portfolio import book_fill, can_price, closing_units, target_of
+from core.paper_trader.protection import (
+    arm_protection,
+    disarm_protection,
+    drop_protection,
+    protect_from_order,
+    pull_trailing_stop,
+    resize_protection,
+)
+from core.paper_trader.rules import AT_ONCE, Refusal, check_now, check_opening
+from core.paper_trader.settings import Access, AccountType, TradingMode
+from core.paper_trader.state import Account, Desk, Holding, Working
+from core.paper_trader.triggers import Kind, Trigger
+from core.paper_trader.truth import totals
+from core.paper_trader.types import ZERO, Code, Order, OrderRole, OrderState, Position, PositionStatus
+
+HUNDRED = Decimal(100)
+
+
+def dispatch(desk: Desk, trigger: Trigger) -> None:
+    """Act on a trigger that fired; its owner may be gone by now."""
+    account = desk.accounts[trigger.account_id]
+    if trigger.kind is Kind.MARGIN:
+        desk.touch(account)
+        return
+    if trigger.kind in (Kind.ORDER, Kind.ORDER_TRAIL):
+        working = account.working.get(trigger.owner_id)
+        if working is not None:
+            wake = _pull_order if trigger.kind is Kind.ORDER_TRAIL else _wake_order
+            wake(desk, account, working)
+        return
+    holding = account.holdings.get(trigger.owner_id)
+    if holding is None:
+        return
+    if trigger.kind is Kind.TRAIL:
+        pull_trailing_stop(desk, account, holding)
+    else:
+        _hit(desk, account, holding, trigger.kind)
+
+
+def execute(desk: Desk, account: Account, working: Working, *, by_server: bool) -> None:
+    """Fill what can be filled of a working order now; cancel, reject or rest what cannot."""
+    order = working.order
+    book = account.market.book(order.instrument_id)
+    disarm(account, working)
+    if not may_execute(account, book, order):
+        _after_fill(desk, account, working)
+        return
+    plan = _plan(desk, account, book, order, worst_price(order, _point(book)))
+    if plan:
+        refusal = affordable(account, book, order, sum((fill.units for fill in plan), ZERO))
+        if refusal is not None and refusal.code is not Code.NO_QUOTES:
+            _refuse(desk, account, working, refusal)
+            return
+        if refusal is None:
+            working.order = _trade(desk, account, book, order, plan, by_server=by_server)
+    _after_fill(desk, account, working)
+
+
+def may_execute(account: Account, book: Book, order: Order) -> bool:
+    """Whether the market, the account and the known prices let this order trade at this moment."""
+    if check_now(book, order.side) is not None or account.settings.access is Access.READ_ONLY:
+        return False
+    if book.listing.trading_mode is TradingMode.DISABLED or not can_price(account, book):
+        return False
+    opens = closing_units(account, order, order.remaining_units) < order.remaining_units
+    return not opens or check_opening(account, book.listing, order.side) is None
+
+
+def affordable(account: Account, book: Book, order: Order, units: Decimal) -> Refusal | None:
+    """Whether the account can carry what these units would open."""
+    closing = closing_units(account, order, units)
+    if closing == units:
+        return None
+    target = target_of(account, order)
+    most = account.settings.max_positions
+    if target is None and most is not None and len(account.holdings) >= most:
+        return Refusal(Code.TOO_MANY_POSITIONS, f"No more than {most} positions are allowed")
+    added = margin_for_units(account, book.listing, units - closing)
+    now = totals(account)
+    if added is None or now.equity is None:
+        return Refusal(Code.NO_QUOTES, "Not enough quotes to compute the margin")
+    freed = target.position.used_margin if target is not None and closing else ZERO
+    after = margin_after(account, order.instrument_id, freed, order.side, added)
+    if after > now.used_margin and after > now.equity:
+        return Refusal(Code.NOT_ENOUGH_MONEY, "Not enough money to open the position")
+    return None
+
+
+def rest(desk: Desk, account: Account, working: Working, *, wait: bool = False) -> None:
+    """Arm a working order's triggers; `wait`: look again at the next quote only."""
+    disarm(account, working)
+    book = account.market.book(working.order.instrument_id)
+    working.triggers = _order_triggers(working.order, _point(book))
+    for trigger in working.triggers:
+        if wait:
+            book.triggers.arm(trigger)
+        else:
+            desk.arm(book, trigger)
+
+
+def disarm(account: Account, working: Working) -> None:
+    """Stop watching for a working order."""
+    book = account.market.book(working.order.instrument_id)
+    for trigger in working.triggers:
+        book.triggers.disarm(trigger)
+    working.triggers = []
+
+
+def finish(desk: Desk, account: Account, working: Working, state: OrderState) -> Order:
+    """Take an order out of the working ones into the history, in its final state."""
+    disarm(account, working)
+    del account.working[working.order.id]
+    if working.order.state is not state:
+        working.order = replace(working.order, state=state, updated_at_ms=desk.now_ms)
+    account.finished.append(working.order)
+    return working.order
+
+
+def cancel_order(desk: Desk, account: Account, working: Working, *, by_server: bool) -> None:
+    """End a working order; what is filled stays filled."""
+    order = finish(desk, account, working, OrderState.CANCELLED)
+    desk.emit(
+        OrderCancelled(
+            account_id=account.id,
+            at_ms=desk.now_ms,
+            by_server=by_server,
+            order=order,
+            position=_filled_position(account, order),
+        )
+    )
+
+
+def expire_order(desk: Desk, account: Account, working: Working) -> None:
+    """End an order whose time is up."""
+    order = finish(desk, account, working, OrderState.EXPIRED)
+    desk.emit(
+        OrderExpired(
+            account_id=account.id,
+            at_ms=desk.now_ms,
+            by_server=True,
+            order=order,
+            position=_filled_position(account, order),
+        )
+    )
+
+
+def _after_fill(desk: Desk, account: Account, working: Working) -> None:
+    """Decide what becomes of an order after an attempt to trade."""
+    order = working.order
+    if order.state is OrderState.FILLED:
+        finish(desk, account, working, OrderState.FILLED)
+    elif order.time_in_force in AT_ONCE or _lost_its_target(account, order):
+        cancel_order(desk, account, working, by_server=True)
+    else:
+        rest(desk, account, working, wait=True)
+
+
+def _lost_its_target(account: Account, order: Order) -> bool:
+    """A hedged order that has traded into a position which is closed now must not reopen it."""
+    return (
+        account.settings.type is AccountType.HEDGED
+        and order.filled_units > 0
+        and order.position_id not in account.holdings
+    )
+
+
+def _refuse(desk: Desk, account: Account, working: Working, refusal: Refusal) -> None:
+    """The account cannot carry an accepted order: rejected, or its rest cancelled when part of it is filled."""
+    if working.order.filled_units > 0:
+        cancel_order(desk, account, working, by_server=True)
+        return
+    order = finish(desk, account, working, OrderState.REJECTED)
+    desk.emit(
+        OrderRejected(
+            account_id=account.id,
+            at_ms=desk.now_ms,
+            by_server=True,
+            order=order,
+            code=refusal.code,
+            message=refusal.message,
+        )
+    )
+
+
+def _wake_order(desk: Desk, account: Account, working: Working) -> None:
+    """A resting order's price was reached."""
+    first = not working.order.triggered and working.order.stop_price is not None
+    if first:
+        working.order = replace(working.order, triggered=True, updated_at_ms=desk.now_ms)
+    filled_before = working.order.filled_units
+    execute(desk, account, working, by_server=True)
+    if first and working.order.id in account.working and working.order.filled_units == filled_before:
+        desk.emit(OrderTriggered(account_id=account.id, at_ms=desk.now_ms, by_server=True, order=working.order))
+
+
+def _pull_order(desk: Desk, account: Account, working: Working) -> None:
+    """Move a trailing stop order after a favourable price."""
+    order = working.order
+    book = account.market.book(order.instrument_id)
+    price = book.market_price(order.side)
+    if price is None or order.triggered:
+        return
+    moved = trailed(order, price, book.listing.instrument.price_digits)
+    if moved.stop_price != order.stop_price:
+        working.order = replace(moved, updated_at_ms=desk.now_ms)
+        desk.emit(OrderReplaced(account_id=account.id, at_ms=desk.now_ms, by_server=True, order=working.order))
+    else:
+        working.order = moved
+    rest(desk, account, working)
+
+
+def trailed(order: Order, price: Decimal, digits: int) -> Order:
+    """A trailing stop order with its stop at its distance behind the best of `price` and what it has seen before."""
+    pick = min if order.side is Side.BUY else max
+    best = price if order.trail_extreme is None else pick(price, order.trail_extreme)
+    distance = order.trail_amount or ZERO
+    if order.trail_percent is not None:
+        distance = best * order.trail_percent / HUNDRED
+    stop = round(best + distance if order.side is Side.BUY else best - distance, digits)
+    if order.stop_price is not None:
+        stop = pick(stop, order.stop_price)
+    return replace(order, trail_extreme=best, stop_price=stop)
+
+
+def _hit(desk: Desk, account: Account, holding: Holding, kind: Kind) -> None:
+    """A stop loss or take profit was reached: close at the market, the take profit at its price or better."""
+    order = holding.protection
+    if order is None:
+        return
+    book = account.market.book(order.instrument_id)
+    if not may_execute(account, book, order):
+        arm_protection(desk, account, holding, wait=True)
+        return
+    plan = _plan(desk, account, book, order, order.limit_price if kind is Kind.TAKE_PROFIT else None)
+    if kind is Kind.STOP_LOSS:
+        order = replace(order, triggered=True, updated_at_ms=desk.now_ms)
+    disarm_protection(account, holding)
+    holding.protection = None
+    order = _trade(desk, account, book, order, plan, by_server=True)
+    if order.state is OrderState.FILLED:
+        account.finished.append(order)
+        return
+    holding.protection = order
+    arm_protection(desk, account, holding, wait=True)
+
+
+def _plan(desk: Desk, account: Account, book: Book, order: Order, worst: Decimal | None) -> list[Fill]:
+    return plan_fills(
+        order,
+        order.remaining_units,
+        worst,
+        book.offers(order.side),
+        book.listing,
+        partial_chance=account.market.settings.partial_fill_chance,
+        rng=desk.rng,
+    )
+
+
+def _trade(desk: Desk, account: Account, book: Book, order: Order, plan: list[Fill], *, by_server: bool) -> Order:
+    """Book planned fills and let protection and tied orders follow; the order after them."""
+    first = order.filled_units == 0
+    for fill in plan:
+        if fill is not plan[0] and _lost_its_target(account, order):
+            break
+        target = target_of(account, order)
+        book.consume(order.side, fill.price, fill.units)
+        order = book_fill(desk, account, order, fill, by_server=by_server)
+        if target is not None and target.position.status is PositionStatus.CLOSED:
+            drop_protection(desk, account, target, by_server=True)
+            _cancel_tied(desk, account, target.position.id, order.id)
+    holding = target_of(account, order)
+    if holding is not None and plan:
+        if order.role is OrderRole.TRADE and first and holding.position.side is order.side:
+            protect_from_order(desk, account, holding, order)
+        resize_protection(desk, account, holding)
+    return order
+
+
+def _cancel_tied(desk: Desk, account: Account, position_id: int, except_id: int) -> None:
+    """Orders that name a closed position end with it (hedged accounts; netted orders are about the instrument)."""
+    if account.settings.type is AccountType.NETTED:
+        return
+    for working in list(account.working.values()):
+        if working.order.position_id == position_id and working.order.id != except_id:
+            cancel_order(desk, account, working, by_server=True)
+
+
+def _filled_position(account: Account, order: Order) -> Position | None:
+    """The open position a partly filled order belongs to."""
+    if order.filled_units == 0 or order.position_id is None:
+        return None
+    holding = account.holdings.get(order.position_id)
+    return None if holding is None else holding.position
+
+
+def _point(book: Book) -> Decimal:
+    return Decimal(1).scaleb(-book.listing.instrument.price_digits, context=EXACT)
+
+
+def _order_triggers(order: Order, point: Decimal) -> list[Trigger]:
+    """BUY orders watch the ask, SELL orders the bid: limits for a better price, stops for a worse one."""
+    buys = order.side is Side.BUY
+
+    def trigger(kind: Kind, level: Decimal | None, *, rising: bool) -> Trigger:
+        return Trigger(kind, order.account_id, order.id, on_ask=buys, rising=rising, level=level)
+
+    resting_stop = order.stop_price is not None and not order.triggered
+    if resting_stop:
+        triggers = [trigger(Kind.ORDER, order.stop_price, rising=buys)]
+        if order.type is OrderType.TRAILING_STOP and order.trail_extreme is not None:
+            better = order.trail_extreme - point if buys else order.trail_extreme + point
+            triggers.append(trigger(Kind.ORDER_TRAIL, better, rising=not buys))
+        return triggers
+    if order.limit_price is not None and order.type in (OrderType.LIMIT, OrderType.STOP_LIMIT):
+        return [trigger(Kind.ORDER, order.limit_price, rising=not buys)]
+    return [trigger(Kind.ORDER, None, rising=buys)]
+
+
+def is_immediate(order: Order) -> bool:
+    """Whether an order is to be tried the moment it is accepted, rather than when a stop price is reached."""
+    return order.stop_price is None or order.triggered
