@@ -6,12 +6,10 @@ the flusher changes them. (fence, version) of an entry never goes back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.cache.record import Reading
-from bridge.cache.store import Write
 
 
 class RecordSource(Protocol):
@@ -78,6 +76,3 @@ class FlushObserver(Protocol):
 
     def flushed(self, store: str, records: int, seconds: float) -> None:
         """One chunk was answered by a store after `seconds`."""
-
-    def written(self, writes: Sequence[Write]) -> None:
-        """The primary (or, while it is down, the process alone) accepted these records; newest of their keys."""

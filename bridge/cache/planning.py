@@ -83,7 +83,9 @@ class FlushPlan:
     # ------------------------------------------------------------ time
 
     def wake_at(self) -> float:
-        """When there is something to do next."""
+        """When there is something to do next (in the past: now)."""
+        if self._due:
+            return 0.0
         at = self._next_tick
         if self._urgent_at is not None:
             at = min(at, self._urgent_at)
@@ -120,7 +122,7 @@ class FlushPlan:
         self._renew_at(entry, now + self.interval_s / 4)
 
     def _renew_at(self, entry: Entry, at: float) -> None:
-        """Only the item at `entry.heap_at` counts: a later time needs no push, an earlier one makes the old item dead."""
+        """Only the item at `entry.heap_at` counts: a later time needs no push, an earlier one kills the old item."""
         entry.renew_at = at
         if entry.heap_at is None or at < entry.heap_at:
             self._push(entry, at)
