@@ -50,6 +50,7 @@ from core.paper_trader.settings import (
 from core.paper_trader.types import (
     KEEP,
     AccountTruth,
+    AccountView,
     CloseDetail,
     Code,
     Deal,
@@ -72,6 +73,7 @@ __all__ = [
     "AccountSettings",
     "AccountTruth",
     "AccountType",
+    "AccountView",
     "BalanceCause",
     "BalanceChanged",
     "BonusMoved",

@@ -14,10 +14,11 @@ from dataclasses import replace
 from decimal import Decimal
 
 from core.errors import InvalidInput
+from core.orders import OrderType, Side
 from core.paper_trader import requests, treasury
 from core.paper_trader.events import Event
-from core.paper_trader.execution import dispatch, expire_order
-from core.paper_trader.margin import margin_for_units
+from core.paper_trader.execution import dispatch, expire_order, margin_after_order
+from core.paper_trader.margin import total_margin
 from core.paper_trader.market import Book, Market
 from core.paper_trader.settings import Access, AccountSettings, EngineSettings, Listing, MarketSettings
 from core.paper_trader.state import Account, Desk, Due
@@ -25,7 +26,9 @@ from core.paper_trader.stop_out import check_margin
 from core.paper_trader.swap import next_daily_ms
 from core.paper_trader.truth import account_truth
 from core.paper_trader.types import (
+    ZERO,
     AccountTruth,
+    AccountView,
     Deal,
     Level,
     Order,
@@ -89,6 +92,7 @@ class Engine:
         leverage: Decimal | None = None,
         access: Access | None = None,
         swap_free: bool | None = None,
+        margin_call_levels: tuple[Decimal, ...] | None = None,
     ) -> list[Event]:
         """Change terms; None leaves one as it is. Margins follow a new leverage. Raises NotFound, InvalidInput."""
         account = self._desk.account(account_id)
@@ -98,6 +102,7 @@ class Engine:
             leverage=old.leverage if leverage is None else leverage,
             access=old.access if access is None else access,
             swap_free=old.swap_free if swap_free is None else swap_free,
+            margin_call_levels=old.margin_call_levels if margin_call_levels is None else margin_call_levels,
         )
         _check_terms(settings)
         self._begin(now_ms)
@@ -245,13 +250,17 @@ class Engine:
         """Accounts in the order they were opened."""
         return tuple(self._desk.accounts)
 
-    def account_settings(self, account_id: str) -> AccountSettings:
-        """Present terms of an account."""
-        return self._desk.account(account_id).settings
-
-    def market_of(self, account_id: str) -> str:
-        """The broker server an account belongs to."""
-        return self._desk.account(account_id).market.id
+    def account(self, account_id: str) -> AccountView:
+        """An account's terms and money, without valuing it."""
+        account = self._desk.account(account_id)
+        return AccountView(
+            account_id=account.id,
+            market_id=account.market.id,
+            settings=account.settings,
+            balance=account.balance,
+            balance_version=account.balance_version,
+            bonus=account.bonus,
+        )
 
     def account_truth(self, account_id: str) -> AccountTruth:
         """What the broker believes about the account now."""
@@ -282,10 +291,13 @@ class Engine:
         known = (*self.orders(account_id, protections=True), *self.finished_orders(account_id))
         return next((order for order in known if order.id == order_id), None)
 
-    def expected_margin(self, account_id: str, instrument_id: str, units: Decimal) -> Decimal | None:
-        """Margin that a position of that size would use now, either side; None while a rate is missing."""
+    def expected_margin(self, account_id: str, instrument_id: str, units: Decimal, side: Side) -> Decimal | None:
+        """What an order of that size and side would add to the used margin now (≥ 0); None while a rate is missing."""
         account = self._desk.account(account_id)
-        return margin_for_units(account, account.market.book(instrument_id).listing, units)
+        book = account.market.book(instrument_id)
+        request = OrderRequest(instrument_id=instrument_id, side=side, type=OrderType.MARKET, units=units)
+        after = margin_after_order(account, book, requests.draft_order(request), units)
+        return None if after is None else account.round(max(after - total_margin(account), ZERO))
 
     def quote_of(self, market_id: str, instrument_id: str) -> Quote:
         """Present best prices."""

@@ -94,15 +94,24 @@ def affordable(account: Account, book: Book, order: Order, units: Decimal) -> Re
     most = account.settings.max_positions
     if target is None and most is not None and len(account.holdings) >= most:
         return Refusal(Code.TOO_MANY_POSITIONS, f"No more than {most} positions are allowed")
-    added = margin_for_units(account, book.listing, units - closing)
+    after = margin_after_order(account, book, order, units)
     now = totals(account)
-    if added is None or now.equity is None:
+    if after is None or now.equity is None:
         return Refusal(Code.NO_QUOTES, "Not enough quotes to compute the margin")
-    freed = target.position.used_margin if target is not None and closing else ZERO
-    after = margin_after(account, order.instrument_id, freed, order.side, added)
     if after > now.used_margin and after > now.equity:
         return Refusal(Code.NOT_ENOUGH_MONEY, "Not enough money to open the position")
     return None
+
+
+def margin_after_order(account: Account, book: Book, order: Order, units: Decimal) -> Decimal | None:
+    """The account's used margin once that many units of the order are filled; None while a rate is missing."""
+    closing = closing_units(account, order, units)
+    target = target_of(account, order)
+    freed = ZERO
+    if target is not None and closing > 0:
+        freed = EXACT.divide(target.position.used_margin * closing, target.position.units)
+    added = margin_for_units(account, book.listing, units - closing)
+    return None if added is None else margin_after(account, order.instrument_id, freed, order.side, added)
 
 
 def rest(desk: Desk, account: Account, working: Working, *, wait: bool = False) -> None:

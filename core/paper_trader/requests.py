@@ -189,7 +189,7 @@ def protect(
 
 def _check_place(desk: Desk, account: Account, book: Book, request: OrderRequest) -> Refusal | None:
     at_market = request.type in MARKET_TYPES
-    draft = _draft(request)
+    draft = draft_order(request)
     may_wait = may_wait_for_open(account.market.settings, request)
 
     def tradable_now() -> Refusal | None:
@@ -253,7 +253,7 @@ def _start(desk: Desk, account: Account, working: Working) -> None:
         rest(desk, account, working)
 
 
-def _draft(request: OrderRequest) -> Order:
+def draft_order(request: OrderRequest) -> Order:
     """The order as it would be, for questions that need one; never stored."""
     names = {each.name for each in fields(OrderRequest)}
     values = {name: getattr(request, name) for name in names}
@@ -266,7 +266,7 @@ def _new_order(desk: Desk, account: Account, book: Book, request: OrderRequest) 
     if request.time_in_force is TimeInForce.DAY:
         expires_at_ms = next_daily_ms(desk.now_ms, account.market.settings.day_end_minute_utc)
     order = replace(
-        _draft(request),
+        draft_order(request),
         id=desk.new_order_id(),
         account_id=account.id,
         limit_price=_limit_of(request, book),

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from core.orders import OrderType, Side, TimeInForce
+from core.paper_trader.settings import AccountSettings
 
 ZERO: Final = Decimal(0)
 
@@ -273,6 +274,18 @@ class Quote:
     ask: Decimal | None
     at_ms: int | None
     is_open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountView:
+    """An account's terms and money in its deposit currency, without any valuation."""
+
+    account_id: str
+    market_id: str
+    settings: AccountSettings
+    balance: Decimal
+    balance_version: int
+    bonus: Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
