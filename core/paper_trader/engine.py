@@ -16,6 +16,7 @@ from decimal import Decimal
 from core.errors import InvalidInput
 from core.orders import OrderType, Side
 from core.paper_trader import requests, treasury
+from core.paper_trader.amendment import amend
 from core.paper_trader.events import Event
 from core.paper_trader.execution import dispatch, expire_order, margin_after_order
 from core.paper_trader.margin import total_margin
@@ -186,7 +187,7 @@ class Engine:
         """Change a working order. Refusals: RequestRejected(AMEND)."""
         account = self._desk.account(account_id)
         self._begin(now_ms)
-        requests.amend(self._desk, account, order_id, changes)
+        amend(self._desk, account, order_id, changes)
         return self._finish()
 
     def cancel(self, account_id: str, order_id: int, now_ms: int) -> list[Event]:

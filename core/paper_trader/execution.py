@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from core.orders import OrderType, Side
 from core.paper_trader.conversion import EXACT
 from core.paper_trader.events import OrderCancelled, OrderExpired, OrderRejected, OrderReplaced, OrderTriggered
 from core.paper_trader.margin import margin_after, margin_for_units
@@ -25,14 +24,13 @@ from core.paper_trader.protection import (
     pull_trailing_stop,
     resize_protection,
 )
+from core.paper_trader.resting import disarm, point_of, rest, trailed
 from core.paper_trader.rules import AT_ONCE, Refusal, check_now, check_opening
 from core.paper_trader.settings import Access, AccountType, TradingMode
 from core.paper_trader.state import Account, Desk, Holding, Working
 from core.paper_trader.triggers import Kind, Trigger
 from core.paper_trader.truth import totals
 from core.paper_trader.types import ZERO, Code, Order, OrderRole, OrderState, Position, PositionStatus
-
-HUNDRED = Decimal(100)
 
 
 def dispatch(desk: Desk, trigger: Trigger) -> None:
@@ -64,7 +62,7 @@ def execute(desk: Desk, account: Account, working: Working, *, by_server: bool) 
     if not may_execute(account, book, order):
         _after_fill(desk, account, working)
         return
-    plan = _plan(desk, account, book, order, worst_price(order, _point(book)))
+    plan = _plan(desk, account, book, order, worst_price(order, point_of(book)))
     if plan:
         refusal = affordable(account, book, order, sum((fill.units for fill in plan), ZERO))
         if refusal is not None and refusal.code is not Code.NO_QUOTES:
@@ -112,26 +110,6 @@ def margin_after_order(account: Account, book: Book, order: Order, units: Decima
         freed = EXACT.divide(target.position.used_margin * closing, target.position.units)
     added = margin_for_units(account, book.listing, units - closing)
     return None if added is None else margin_after(account, order.instrument_id, freed, order.side, added)
-
-
-def rest(desk: Desk, account: Account, working: Working, *, wait: bool = False) -> None:
-    """Arm a working order's triggers; `wait`: look again at the next quote only."""
-    disarm(account, working)
-    book = account.market.book(working.order.instrument_id)
-    working.triggers = _order_triggers(working.order, _point(book))
-    for trigger in working.triggers:
-        if wait:
-            book.triggers.arm(trigger)
-        else:
-            desk.arm(book, trigger)
-
-
-def disarm(account: Account, working: Working) -> None:
-    """Stop watching for a working order."""
-    book = account.market.book(working.order.instrument_id)
-    for trigger in working.triggers:
-        book.triggers.disarm(trigger)
-    working.triggers = []
 
 
 def finish(desk: Desk, account: Account, working: Working, state: OrderState) -> Order:
@@ -237,19 +215,6 @@ def _pull_order(desk: Desk, account: Account, working: Working) -> None:
     rest(desk, account, working)
 
 
-def trailed(order: Order, price: Decimal, digits: int) -> Order:
-    """A trailing stop order with its stop at its distance behind the best of `price` and what it has seen before."""
-    pick = min if order.side is Side.BUY else max
-    best = price if order.trail_extreme is None else pick(price, order.trail_extreme)
-    distance = order.trail_amount or ZERO
-    if order.trail_percent is not None:
-        distance = best * order.trail_percent / HUNDRED
-    stop = round(best + distance if order.side is Side.BUY else best - distance, digits)
-    if order.stop_price is not None:
-        stop = pick(stop, order.stop_price)
-    return replace(order, trail_extreme=best, stop_price=stop)
-
-
 def _hit(desk: Desk, account: Account, holding: Holding, kind: Kind) -> None:
     """A stop loss or take profit was reached: close at the market, the take profit at its price or better."""
     order = holding.protection
@@ -319,31 +284,3 @@ def _filled_position(account: Account, order: Order) -> Position | None:
         return None
     holding = account.holdings.get(order.position_id)
     return None if holding is None else holding.position
-
-
-def _point(book: Book) -> Decimal:
-    return Decimal(1).scaleb(-book.listing.instrument.price_digits, context=EXACT)
-
-
-def _order_triggers(order: Order, point: Decimal) -> list[Trigger]:
-    """BUY orders watch the ask, SELL orders the bid: limits for a better price, stops for a worse one."""
-    buys = order.side is Side.BUY
-
-    def trigger(kind: Kind, level: Decimal | None, *, rising: bool) -> Trigger:
-        return Trigger(kind, order.account_id, order.id, on_ask=buys, rising=rising, level=level)
-
-    resting_stop = order.stop_price is not None and not order.triggered
-    if resting_stop:
-        triggers = [trigger(Kind.ORDER, order.stop_price, rising=buys)]
-        if order.type is OrderType.TRAILING_STOP and order.trail_extreme is not None:
-            better = order.trail_extreme - point if buys else order.trail_extreme + point
-            triggers.append(trigger(Kind.ORDER_TRAIL, better, rising=not buys))
-        return triggers
-    if order.limit_price is not None and order.type in (OrderType.LIMIT, OrderType.STOP_LIMIT):
-        return [trigger(Kind.ORDER, order.limit_price, rising=not buys)]
-    return [trigger(Kind.ORDER, None, rising=buys)]
-
-
-def is_immediate(order: Order) -> bool:
-    """Whether an order is to be tried the moment it is accepted, rather than when a stop price is reached."""
-    return order.stop_price is None or order.triggered

@@ -1,4 +1,4 @@
-"""What clients ask for: place, amend, cancel, close, protect. Each is refused whole or carried out.
+"""What clients ask for: place, cancel, close, protect (`amendment`: amend). Each is refused whole or carried out.
 
 Checks come first and in one place (`rules`); nothing changes before they all pass.
 """
@@ -10,11 +10,12 @@ from dataclasses import fields, replace
 from decimal import Decimal
 
 from core.orders import OrderType, Side, TimeInForce
-from core.paper_trader.events import Operation, OrderAccepted, OrderReplaced, RequestRejected
-from core.paper_trader.execution import affordable, cancel_order, execute, is_immediate, rest, trailed
+from core.paper_trader.events import Operation, OrderAccepted, RequestRejected
+from core.paper_trader.execution import affordable, cancel_order, execute
 from core.paper_trader.market import Book
 from core.paper_trader.portfolio import can_price, closing_units, target_of
 from core.paper_trader.protection import set_protection
+from core.paper_trader.resting import is_immediate, rest, trailed
 from core.paper_trader.rules import (
     AT_ONCE,
     MARKET_TYPES,
@@ -36,11 +37,9 @@ from core.paper_trader.state import Account, Desk, Working
 from core.paper_trader.stop_out import close_order
 from core.paper_trader.swap import next_daily_ms
 from core.paper_trader.types import (
-    KEEP,
     ZERO,
     Code,
     Order,
-    OrderChanges,
     OrderRequest,
     OrderRole,
     Position,
@@ -59,49 +58,15 @@ def place(desk: Desk, account: Account, request: OrderRequest) -> Order | None:
     else:
         refusal = _check_place(desk, account, book, request)
     if refusal is not None or book is None:
-        _reject(desk, account, Operation.PLACE, refusal, None, request.position_id, request.client_order_id)
+        reject(desk, account, Operation.PLACE, refusal, None, request.position_id, request.client_order_id)
         return None
     order = _new_order(desk, account, book, request)
     working = Working(order)
     account.working[order.id] = working
     position = _announced_position(desk, account, order)
     desk.emit(OrderAccepted(account_id=account.id, at_ms=desk.now_ms, order=order, position=position))
-    _start(desk, account, working)
+    start(desk, account, working)
     return working.order
-
-
-def amend(desk: Desk, account: Account, order_id: int, changes: OrderChanges) -> None:
-    """Change a working order."""
-    working = account.working.get(order_id)
-    if working is None:
-        _reject(desk, account, Operation.AMEND, _no_order(order_id), order_id)
-        return
-    order = working.order
-    book = account.market.book(order.instrument_id)
-    wanted = _amended_request(order, changes)
-    changed = _with_request(order, wanted, book)
-    refusal = _first(
-        lambda: check_account(account),
-        lambda: check_tradable(book),
-        lambda: None if changed != order else Refusal(Code.INVALID_REQUEST, "Nothing to amend."),
-        lambda: check_units(book.listing, wanted.units),
-        lambda: _above_filled(order, wanted.units),
-        lambda: None if order.triggered else check_prices(book, wanted),
-        lambda: check_expiry(wanted, desk.now_ms),
-        lambda: check_request_protection(book, wanted),
-    )
-    if refusal is not None:
-        _reject(desk, account, Operation.AMEND, refusal, order_id, None, order.client_order_id, order)
-        return
-    working.order = replace(changed, updated_at_ms=desk.now_ms)
-    if working.order.type is OrderType.TRAILING_STOP and not working.order.triggered:
-        restarted = replace(working.order, stop_price=None)
-        best = working.order.trail_extreme or ZERO
-        working.order = trailed(restarted, best, book.listing.instrument.price_digits)
-    if working.order.expires_at_ms is not None:
-        desk.schedule_expiry(working.order.expires_at_ms, account.id, order_id)
-    desk.emit(OrderReplaced(account_id=account.id, at_ms=desk.now_ms, order=working.order))
-    _start(desk, account, working)
 
 
 def cancel(desk: Desk, account: Account, order_id: int) -> None:
@@ -113,10 +78,10 @@ def cancel(desk: Desk, account: Account, order_id: int) -> None:
     elif any(each.protection is not None and each.protection.id == order_id for each in account.holdings.values()):
         refusal = Refusal(Code.UNABLE_TO_CANCEL_ORDER, "Protection is removed by amending its position")
     else:
-        refusal = _no_order(order_id)
+        refusal = no_order(order_id)
     if refusal is not None or working is None:
         order = None if working is None else working.order
-        _reject(desk, account, Operation.CANCEL, refusal, order_id, order=order)
+        reject(desk, account, Operation.CANCEL, refusal, order_id, order=order)
         return
     cancel_order(desk, account, working, by_server=False)
 
@@ -132,12 +97,12 @@ def close(
     """Close a position or part of it at the market."""
     holding = account.holdings.get(position_id)
     if holding is None:
-        _reject(desk, account, Operation.CLOSE, _no_position(position_id), None, position_id, client_order_id)
+        reject(desk, account, Operation.CLOSE, _no_position(position_id), None, position_id, client_order_id)
         return
     position = holding.position
     book = account.market.book(position.instrument_id)
     closing = position.units if units is None else units
-    refusal = _first(
+    refusal = first_refusal(
         lambda: check_account(account),
         lambda: check_tradable(book),
         lambda: check_close_units(book.listing, position, closing),
@@ -145,7 +110,7 @@ def close(
         lambda: None if can_price(account, book) else _no_rates(),
     )
     if refusal is not None:
-        _reject(desk, account, Operation.CLOSE, refusal, None, position_id, client_order_id)
+        reject(desk, account, Operation.CLOSE, refusal, None, position_id, client_order_id)
         return
     order = close_order(desk, position, closing, client_order_id=client_order_id, label=label)
     working = Working(order)
@@ -165,12 +130,12 @@ def protect(
     """Replace a position's stop loss and take profit as a whole."""
     holding = account.holdings.get(position_id)
     if holding is None:
-        _reject(desk, account, Operation.PROTECT, _no_position(position_id), None, position_id)
+        reject(desk, account, Operation.PROTECT, _no_position(position_id), None, position_id)
         return
     position = holding.position
     book = account.market.book(position.instrument_id)
     bare = stop_loss is None and take_profit is None
-    refusal = _first(
+    refusal = first_refusal(
         lambda: check_account(account),
         lambda: check_tradable(book),
         lambda: Refusal(Code.INVALID_REQUEST, "Nothing to amend.") if bare and holding.protection is None else None,
@@ -182,7 +147,7 @@ def protect(
         lambda: check_protection(book, position.side, book.closing_price(position.side), stop_loss, take_profit),
     )
     if refusal is not None:
-        _reject(desk, account, Operation.PROTECT, refusal, None, position_id)
+        reject(desk, account, Operation.PROTECT, refusal, None, position_id)
         return
     set_protection(desk, account, holding, stop_loss, take_profit, trailing=trailing)
 
@@ -204,7 +169,7 @@ def _check_place(desk: Desk, account: Account, book: Book, request: OrderRequest
             return _no_rates()
         return affordable(account, book, draft, request.units)
 
-    return _first(
+    return first_refusal(
         lambda: check_account(account),
         lambda: check_tradable(book),
         lambda: check_units(book.listing, request.units),
@@ -239,13 +204,7 @@ def _check_may_open(account: Account, book: Book, draft: Order) -> Refusal | Non
     return check_opening(account, book.listing, draft.side)
 
 
-def _above_filled(order: Order, units: Decimal) -> Refusal | None:
-    if units > order.filled_units:
-        return None
-    return Refusal(Code.TRADING_BAD_VOLUME, f"{order.filled_units} units are filled already")
-
-
-def _start(desk: Desk, account: Account, working: Working) -> None:
+def start(desk: Desk, account: Account, working: Working) -> None:
     """Try an order at once, or wait for its stop price."""
     if is_immediate(working.order):
         execute(desk, account, working, by_server=False)
@@ -269,7 +228,7 @@ def _new_order(desk: Desk, account: Account, book: Book, request: OrderRequest) 
         draft_order(request),
         id=desk.new_order_id(),
         account_id=account.id,
-        limit_price=_limit_of(request, book),
+        limit_price=limit_of(request, book),
         position_id=desk.new_position_id() if opens_own else request.position_id,
         expires_at_ms=expires_at_ms,
         created_at_ms=desk.now_ms,
@@ -283,40 +242,12 @@ def _new_order(desk: Desk, account: Account, book: Book, request: OrderRequest) 
     return order
 
 
-def _limit_of(request: OrderRequest, book: Book) -> Decimal | None:
+def limit_of(request: OrderRequest, book: Book) -> Decimal | None:
     """A STOP_LIMIT given with slippage has its limit that many points beyond its stop."""
     if request.type is not OrderType.STOP_LIMIT or request.slippage_points is None or request.stop_price is None:
         return request.limit_price
     slippage = Decimal(request.slippage_points).scaleb(-book.listing.instrument.price_digits)
     return request.stop_price + slippage if request.side is Side.BUY else request.stop_price - slippage
-
-
-def _amended_request(order: Order, changes: OrderChanges) -> OrderRequest:
-    """The request that would have made the order as it is wanted now."""
-    values = {each.name: getattr(order, each.name) for each in fields(OrderRequest)}
-    if order.type is OrderType.STOP_LIMIT and order.slippage_points is not None:
-        values["limit_price"] = None
-    if order.type is OrderType.TRAILING_STOP:
-        values["stop_price"] = None
-    if order.time_in_force is TimeInForce.DAY:
-        values["expires_at_ms"] = None
-    values |= {
-        each.name: getattr(changes, each.name) for each in fields(changes) if getattr(changes, each.name) is not KEEP
-    }
-    if changes.expires_at_ms is not KEEP and order.time_in_force in (TimeInForce.GTC, TimeInForce.GTD):
-        values["time_in_force"] = TimeInForce.GTC if changes.expires_at_ms is None else TimeInForce.GTD
-    return OrderRequest(**values)
-
-
-def _with_request(order: Order, request: OrderRequest, book: Book) -> Order:
-    """The order with an amended request's values."""
-    values = {each.name: getattr(request, each.name) for each in fields(OrderRequest)}
-    values["limit_price"] = _limit_of(request, book)
-    if order.type is OrderType.TRAILING_STOP:
-        values["stop_price"] = order.stop_price
-    if order.time_in_force is TimeInForce.DAY:
-        values["expires_at_ms"] = order.expires_at_ms
-    return replace(order, **values)
 
 
 def _announced_position(desk: Desk, account: Account, order: Order) -> Position | None:
@@ -340,7 +271,7 @@ def _announced_position(desk: Desk, account: Account, order: Order) -> Position 
     )
 
 
-def _first(*checks: Check) -> Refusal | None:
+def first_refusal(*checks: Check) -> Refusal | None:
     """The first refusal, or None when all checks pass; later checks may rely on earlier ones."""
     for check in checks:
         refusal = check()
@@ -349,7 +280,7 @@ def _first(*checks: Check) -> Refusal | None:
     return None
 
 
-def _no_order(order_id: int) -> Refusal:
+def no_order(order_id: int) -> Refusal:
     return Refusal(Code.ORDER_NOT_FOUND, f"Order not found with id {order_id}")
 
 
@@ -361,7 +292,7 @@ def _no_position(position_id: int) -> Refusal:
     return Refusal(Code.POSITION_NOT_FOUND, f"Position not found with id {position_id}")
 
 
-def _reject(
+def reject(
     desk: Desk,
     account: Account,
     operation: Operation,
@@ -371,6 +302,7 @@ def _reject(
     client_order_id: str | None = None,
     order: Order | None = None,
 ) -> None:
+    """Say that a request was refused; without a refusal there is nothing to say."""
     if refusal is None:
         return
     desk.emit(
