@@ -69,7 +69,7 @@ class RecordMaker:
         """True when a record made now would stay fresh longer than the one written."""
         try:
             after = stale_after_ms(entry.source.reading())
-        except Exception:  # last resort, as above: making the record will count and log it
+        except Exception:  # noqa: BLE001 - last resort, as above: making the record will count and log it
             return True
         return after is not None and (entry.stale_after_ms is None or after > entry.stale_after_ms)
 

@@ -37,29 +37,26 @@ _STAMP = 2 * _DIGITS
 _COMMON = """
 local life = redis.call('GET', 'pulse:life')
 if not life then life = ARGV[1] redis.call('SET', 'pulse:life', life) end
-local function stamp(held)
-  if held and #held == 32 and not string.find(held, '%D') and string.sub(held, 1, 16) <= '9007199254740991' then
-    return held
-  end
+local function ours(held)
+  return #held == 32 and not string.find(held, '%D') and string.sub(held, 1, 16) <= '9007199254740991'
 end
 local sides = {}
-for i = 1, #KEYS do sides[i] = 'pulse:fence:' .. KEYS[i] end
+for i, key in ipairs(KEYS) do sides[i] = 'pulse:fence:' .. key end
+local held = redis.call('MGET', unpack(sides))
 """
 
 # ARGV[2]: the new stamps, end to end; ARGV[3..]: the documents. Answers the life, then index and stamp of each refusal.
 _WRITE = (
     _COMMON
     + """
-local held = redis.call('MGET', unpack(sides))
-local answer, sets, n = {life}, {}, 0
-for i = 1, #KEYS do
-  local new = string.sub(ARGV[2], 32 * i - 31, 32 * i)
-  local old = stamp(held[i])
-  if old and new <= old then
+local answer, sets, n, stamps, sub = {life}, {}, 0, ARGV[2], string.sub
+for i, key in ipairs(KEYS) do
+  local new, old = sub(stamps, 32 * i - 31, 32 * i), held[i]
+  if old and new <= old and ours(old) then
     answer[#answer + 1] = i
     answer[#answer + 1] = old
   else
-    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = KEYS[i], ARGV[i + 2], sides[i], new
+    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = key, ARGV[i + 2], sides[i], new
     n = n + 4
   end
 end
@@ -72,13 +69,12 @@ return answer
 _CLAIM = (
     _COMMON
     + """
-local held = redis.call('MGET', unpack(sides))
 local time = redis.call('TIME')
 local floor = math.max(tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000), tonumber(ARGV[2]))
 local answer, sets = {life}, {}
 for i = 1, #KEYS do
-  local old = stamp(held[i])
-  local fence = string.format('%016.0f', math.max(old and tonumber(string.sub(old, 1, 16)) + 1 or 0, floor))
+  local old = held[i] and ours(held[i]) and tonumber(string.sub(held[i], 1, 16)) or 0
+  local fence = string.format('%016.0f', math.max(old + 1, floor))
   answer[i + 1] = fence
   sets[2 * i - 1], sets[2 * i] = sides[i], fence .. '0000000000000000'
 end
@@ -161,7 +157,7 @@ class RedisStore:
         if not keys:
             return []
         async with self._translated(self._reader):
-            values = await self._reader.mget([*keys, *[FENCE + key for key in keys]])
+            values: list[Any] = await self._reader.mget([*keys, *[FENCE + key for key in keys]])
         documents, stamps = values[: len(keys)], values[len(keys) :]
         return [_stored(key, document, stamp) for key, document, stamp in zip(keys, documents, stamps, strict=True)]
 
@@ -189,11 +185,14 @@ class RedisStore:
     async def close(self) -> None:
         """Drop all connections."""
         for client in (self._writer, self._reader):
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await client.connection_pool.disconnect()
-            except (RedisError, OSError, TimeoutError):
-                continue  # the connection is gone either way
+            await self._disconnect(client)
+
+    async def _disconnect(self, client: Redis) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await client.connection_pool.disconnect()
+        except (RedisError, OSError, TimeoutError):
+            return  # what did not close in time is dropped with the object
 
     async def _run(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script, loading it where the server does not know it (restart, SCRIPT FLUSH); notes the life."""
@@ -211,7 +210,7 @@ class RedisStore:
                 yield
         except ReadOnlyError as error:
             # A failover made this server a replica: look up the address anew.
-            await client.connection_pool.disconnect()
+            await self._disconnect(client)
             raise StoreUnavailable(f"{self.name}: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"{self.name}: {type(error).__name__} {error}"[:200]) from error
