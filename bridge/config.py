@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -344,68 +342,3 @@ def _line(error: Any) -> str:
     if not error["loc"]:
         return rule  # a rule over several variables names its own
     return f"{str(error['loc'][0]).upper()}: {rule[0].lower()}{rule[1:]}"
-
-
-@dataclass(frozen=True, slots=True)
-class SettingInfo:
-    """One line of `python -m bridge config`."""
-
-    name: str
-    type: str
-    default: str
-    unit: str
-    source: str
-    value: str
-    description: str
-
-
-def describe(settings: Settings, env_file: str | Path | None = ENV_FILE) -> list[SettingInfo]:
-    """All variables with type, default, unit, where the present value comes from, and that value; secrets as ***."""
-    in_file = {} if settings.paas or env_file is None else {k.upper(): v for k, v in dotenv_values(env_file).items()}
-    in_environment = {name.upper(): value for name, value in os.environ.items()}
-    rows = []
-    for field_name, field in Settings.model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        name = field_name.upper()
-        source = "environment" if in_environment.get(name) else "file" if in_file.get(name) else "default"
-        if extra.get("hidden") or (extra.get("later") and source == "default"):
-            continue
-        value = getattr(settings, field_name)
-        rows.append(
-            SettingInfo(
-                name=name,
-                type=_type_name(field),
-                default=_shown(field.default),
-                unit=str(extra.get("unit") or ""),
-                source=source,
-                value=_shown(value),
-                description=field.description or "",
-            )
-        )
-    return rows
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return ",".join(
-            f"{entry.id}:{'+'.join(sorted(entry.scopes))}:***" if isinstance(entry, ApiKeyEntry) else str(entry)
-            for entry in value
-        )
-    return str(value)  # a Secret shows ***
-
-
-def _type_name(field: FieldInfo) -> str:
-    text = str(field.annotation)
-    if "Secret" in text:
-        return "secret"
-    if "ApiKeyEntry" in text or "tuple" in text:
-        return "list"
-    if "Literal" in text:
-        return "|".join(re.findall(r"'([^']+)'", text))
-    if "UserKeyMode" in text:
-        return "|".join(UserKeyMode)
-    return next(
-        (name for name, mark in (("integer", "int"), ("number", "float"), ("path", "Path")) if mark in text), "text"
-    )

@@ -1,0 +1,122 @@
+"""Who is calling and what they may do: one function resolves the caller, one decides, one names the user.
+
+User tokens (JWT) come with a later version: a `UserVerifier` handed to `CallerResolver` is all they need here.
+Invariant: no handler looks at credentials; the access table in `routes.py` is the only place that says who may call.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from multidict import CIMultiDictProxy
+
+from bridge.api.keys import KeyRing
+from bridge.api.problems import Problem
+
+
+class Access(StrEnum):
+    """Who may call a route."""
+
+    PUBLIC = "public"
+    APP = "app"  # the app's server for a user it names, or that user
+    OPS = "ops"
+    OPS_OR_USER = "ops-or-user"  # operations, or the user whose key the path names
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One resolved caller. `name` is for rate limits and logs; `user_id` is set for a verified user token only."""
+
+    name: str
+    scopes: frozenset[str] = frozenset()
+    key_id: str | None = None
+    user_id: str | None = None
+    everything: bool = False  # an open bridge: no keys configured, loopback only
+
+
+class UserVerifier(Protocol):
+    """Turns a user's token into the user id it proves, or None when it proves nothing."""
+
+    async def user_id(self, token: str) -> str | None: ...
+
+
+class CallerResolver:
+    """Knows the keys and the proxies in front."""
+
+    def __init__(self, keys: KeyRing | None, *, proxy_hops: int, users: UserVerifier | None = None) -> None:
+        self._keys = keys
+        self._users = users
+        self._proxy_hops = proxy_hops
+
+    @property
+    def open(self) -> bool:
+        """Neither API keys nor user tokens are configured."""
+        return self._keys is None and self._users is None
+
+    async def resolve(self, headers: CIMultiDictProxy[str], peer: str | None) -> Caller:
+        """The caller of a request. Wrong credentials resolve to nobody. Raises Problem for a key beside an Origin."""
+        nobody = Caller(f"ip:{network_of(self._address(headers, peer))}", everything=self.open)
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or self.open:
+            return nobody
+        if token.count(".") == 2:  # a JWT; API keys hold one dot
+            user_id = await self._users.user_id(token) if self._users else None
+            return Caller(f"user:{user_id}", user_id=user_id) if user_id else nobody
+        if "Origin" in headers:
+            raise Problem("key-in-browser", "a request with an API key must not come from a browser page")
+        key = self._keys.find(token) if self._keys else None
+        return Caller(f"key:{key.id}", scopes=key.scopes, key_id=key.id) if key else nobody
+
+    def _address(self, headers: CIMultiDictProxy[str], peer: str | None) -> str:
+        """The caller's address: as many entries of X-Forwarded-For count, from the right, as proxies are trusted."""
+        if self._proxy_hops == 0:
+            return peer or "unknown"
+        stated = ",".join(headers.getall("X-Forwarded-For", []))
+        chain = [entry.strip() for entry in stated.split(",") if entry.strip()]
+        return chain[-self._proxy_hops] if len(chain) >= self._proxy_hops else peer or "unknown"
+
+
+def network_of(address: str) -> str:
+    """What one caller can change at will counts as one: an IPv4 address, or an IPv6 /64."""
+    try:
+        parsed = ipaddress.ip_address(address.strip("[]"))
+    except ValueError:
+        return "unknown"
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def check_access(caller: Caller, access: Access) -> None:
+    """Raise Problem (401 or 403) unless this kind of caller may use a route with this access."""
+    if access is Access.PUBLIC or caller.everything:
+        return
+    if caller.key_id is None and caller.user_id is None:
+        raise Problem(
+            "unauthorized", "a valid API key is needed here", headers={"WWW-Authenticate": 'Bearer realm="bridge"'}
+        )
+    needed = "app" if access is Access.APP else "ops"
+    by_user = caller.user_id is not None and access in (Access.APP, Access.OPS_OR_USER)
+    if not by_user and needed not in caller.scopes:
+        raise Problem("forbidden", f"this needs an API key with scope {needed}")
+
+
+def acting_for(caller: Caller, stated: str | None, *, field: str) -> str:
+    """The user id a request is about: a user acts for themself; the app's server must state the user.
+
+    Raises Problem 403 when a user states somebody else, 422 when nobody is stated.
+    """
+    if caller.user_id is not None:
+        if stated is not None and stated != caller.user_id:
+            raise Problem("forbidden", "a user may act for themself only")
+        return caller.user_id
+    if stated is None:
+        message = "is required: it says for which user this is"
+        raise Problem("invalid-input", f"{field} {message}", errors=[(field, message)])
+    return stated

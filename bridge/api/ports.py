@@ -1,0 +1,98 @@
+"""What the API needs of the rest of the bridge, as protocols; `app.py` hands in the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.brokers.base import ChannelHealth, Environment
+from bridge.cache.store import Stored
+from bridge.runtime.clock import Clock
+from bridge.sessions.views import Explanation, SessionPage, SessionView
+
+
+class Sessions(Protocol):
+    """The session service. Raises the errors of `core.errors`."""
+
+    async def start(
+        self, *, user_id: str, broker: str, account_id: str | None, environment: Environment | None
+    ) -> SessionView: ...
+
+    async def stop(self, *, user_id: str, broker: str, account_id: str | None = None) -> list[SessionView]: ...
+
+    async def wait(self, view: SessionView, timeout_s: float) -> SessionView: ...
+
+    def sessions(self, *, status: str | None, broker: str | None, after: str | None, limit: int) -> SessionPage: ...
+
+    def of_user(self, user_key_prefix: str) -> list[SessionView]: ...
+
+    def explain(self, user_key_prefix: str) -> list[Explanation]: ...
+
+    def cache_key(self, user_id: str, broker: str, account_id: str | None) -> str: ...
+
+    def counts(self) -> Mapping[str, int]: ...
+
+    def brokers(self) -> Mapping[str, ChannelHealth]: ...
+
+
+class Records(Protocol):
+    """Reads records. Raises Unavailable when no store answers."""
+
+    async def get(self, key: str) -> Stored | None: ...
+
+
+class StoreState(Protocol):
+    """One store for /health; times Unix ms."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def last_flush_at(self) -> int | None: ...
+    @property
+    def last_flush_ms(self) -> float | None: ...
+    @property
+    def dirty(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+
+
+class Vitals(Protocol):
+    """How the process itself is doing."""
+
+    version: str
+
+    def uptime_s(self) -> float: ...
+
+    def stores(self) -> Mapping[str, StoreState]: ...
+
+    def rss_bytes(self) -> int: ...
+
+    def cpu_percent(self) -> float: ...
+
+    def loop_lag_ms(self) -> float: ...
+
+    def not_live(self) -> str | None:
+        """One sentence when the process makes no progress any more, else None."""
+
+    def not_ready(self) -> str | None:
+        """One sentence when it cannot serve (primary store unusable), else None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything the handlers work with.
+
+    `is_fresh(status, stale_after, now_ms)`: the freshness rule of the record. `metrics()`: the Prometheus text.
+    `default_broker`: what the older paths mean when they name no broker.
+    """
+
+    sessions: Sessions
+    records: Records
+    vitals: Vitals
+    metrics: Callable[[], bytes]
+    is_fresh: Callable[[object, object, int], bool]
+    clock: Clock
+    default_broker: str
