@@ -39,7 +39,7 @@ class SimulatorSettings:
     cert_dir: Path | None = None
     credentials: Path | None = None
     client_id: str = "sim-client"
-    client_secret: str = "sim-secret"  # noqa: S105 - the published password of a toy broker
+    client_secret: str = "sim-secret"
     # Deposit of every user's first account, in whole units of its currency (JPY accounts get a hundred times that).
     deposit: int = 100_000
     idle_cutoff_s: float = 30.0
@@ -48,8 +48,6 @@ class SimulatorSettings:
     refresh_variant: RefreshVariant = RefreshVariant.INVALIDATE
     access_token_life_s: int = 2_628_000
     code_life_s: float = 60.0
-    # Pause between two events of one order; 0 puts ACCEPTED and FILLED into one segment.
-    execution_delay_s: float = 0.0
     # History answers this much later than the closing event (reference/ctrader.md §4.3).
     history_lag_s: float = 0.0
     deals_page: int = 500

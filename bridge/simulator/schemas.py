@@ -1,0 +1,115 @@
+"""Bodies of the admin routes: strict about names and types, in camelCase, amounts as JSON numbers or strings."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from core.orders import OrderType, Side, TimeInForce
+from core.paper_trader import Access
+
+
+def _exact(value: Any) -> Any:
+    """A JSON float as the decimal it was written as."""
+    return repr(value) if isinstance(value, float) else value
+
+
+Number = Annotated[Decimal, BeforeValidator(_exact), Field(allow_inf_nan=False, max_digits=30)]
+Positive = Annotated[Number, Field(gt=0)]
+# Price and units on offer there.
+LevelBody = tuple[Positive, Positive]
+
+
+class Body(BaseModel):
+    """Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class DepositBody(Body):
+    amount: Number
+    note: str | None = Field(None, max_length=200)
+
+
+class OrderBody(Body):
+    symbol: str
+    side: Side
+    units: Positive
+    type: OrderType = OrderType.MARKET
+    time_in_force: TimeInForce | None = None
+    limit_price: Positive | None = None
+    stop_price: Positive | None = None
+    base_price: Positive | None = None
+    slippage_points: int | None = None
+    expires_at_ms: int | None = None
+    stop_loss: Positive | None = None
+    take_profit: Positive | None = None
+    relative_stop_loss: Positive | None = None
+    relative_take_profit: Positive | None = None
+    trailing_stop_loss: bool = False
+    position_id: int | None = None
+    client_order_id: str | None = Field(None, max_length=50)
+    label: str | None = Field(None, max_length=100)
+    comment: str | None = Field(None, max_length=512)
+
+
+class CloseBody(Body):
+    position_id: int
+    units: Positive | None = None
+
+
+class CancelBody(Body):
+    order_id: int
+
+
+class AmendBody(Body):
+    """Fields left out stay as they are."""
+
+    order_id: int
+    units: Positive | None = None
+    limit_price: Positive | None = None
+    stop_price: Positive | None = None
+    stop_loss: Positive | None = None
+    take_profit: Positive | None = None
+
+
+class ProtectBody(Body):
+    """Full replacement: a leg left out is removed."""
+
+    position_id: int
+    stop_loss: Positive | None = None
+    take_profit: Positive | None = None
+    trailing: bool = False
+
+
+class TermsBody(Body):
+    leverage: Positive | None = None
+    access: Access | None = None
+    swap_free: bool | None = None
+
+
+class QuoteBody(Body):
+    bid: Positive | None = None
+    ask: Positive | None = None
+    bids: list[LevelBody] | None = Field(None, min_length=1, max_length=20)
+    asks: list[LevelBody] | None = Field(None, min_length=1, max_length=20)
+
+
+class PricesBody(Body):
+    """`quotes` by symbol name; `server` limits them to one, such as "Sim-demo"; `freeze` stops or starts the walk."""
+
+    quotes: dict[str, QuoteBody] = Field(default_factory=dict)
+    server: str | None = None
+    freeze: bool | None = None
+
+
+class CodeBody(Body):
+    user: int
+    scope: str = Field("trading", pattern="^(trading|accounts)$")
+
+
+class SymbolBody(Body):
+    symbol: str
