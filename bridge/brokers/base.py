@@ -56,6 +56,8 @@ class ReasonCode(StrEnum):
     TOKEN_EXPIRED = "token_expired"  # cannot be refreshed here  # noqa: S105 (a code, not a secret)
     TOKEN_REVOKED = "token_revoked"  # the user must connect the broker again  # noqa: S105 (a code, not a secret)
     NO_CREDENTIALS = "no_credentials"
+    CREDENTIALS_INVALID = "credentials_invalid"  # what is stored cannot be used as it is
+    CREDENTIALS_UNAVAILABLE = "credentials_unavailable"  # where they are kept does not answer now
     ACCOUNT_NOT_COVERED = "account_not_covered"  # the token does not list this account
     WRONG_ENVIRONMENT = "wrong_environment"  # a live account asked for as demo, or the reverse
     CHOOSE_ACCOUNT = "choose_account"  # several accounts, none named
@@ -219,9 +221,7 @@ class Broker(Protocol):
     def reconcile_interval_s(self, environment: Environment) -> float:
         """The period of the periodic reconcile that the request budget allows (DESIGN §5), without jitter."""
 
-    def session(
-        self, environment: Environment, account_id: str | None, listener: SessionListener
-    ) -> AccountSession:
+    def session(self, environment: Environment, account_id: str | None, listener: SessionListener) -> AccountSession:
         """Create an account session; does no I/O. `account_id` None: the only account the token covers, at login."""
 
     async def accounts(self, credential: Credential) -> list[BrokerAccount]:
