@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,11 +31,17 @@ READ_CONNECTIONS = 16
 _DIGITS = 16
 _STAMP = 2 * _DIGITS
 
-# Shared by all scripts. ARGV[1]: a fresh name for the life of the data, used when there is none.
+# Where there is no name for the life of the data, the server's time becomes it.
+_LIFE = """
+local time = redis.call('TIME')
+local life = redis.call('GET', 'pulse:life') or time[1] .. '.' .. time[2]
+"""
+
 # A stamp that is not 32 digits, or beyond 2^53, was not written by us: it counts as absent and is overwritten.
-_COMMON = """
-local life = redis.call('GET', 'pulse:life')
-if not life then life = ARGV[1] redis.call('SET', 'pulse:life', life) end
+_COMMON = (
+    _LIFE
+    + """
+redis.call('SET', 'pulse:life', life)
 local function ours(held)
   return #held == 32 and not string.find(held, '%D') and string.sub(held, 1, 16) <= '9007199254740991'
 end
@@ -44,19 +49,20 @@ local sides = {}
 for i, key in ipairs(KEYS) do sides[i] = 'pulse:fence:' .. key end
 local held = redis.call('MGET', unpack(sides))
 """
+)
 
-# ARGV[2]: the new stamps, end to end; ARGV[3..]: the documents. Answers the life, then index and stamp of each refusal.
+# ARGV[1]: the new stamps, end to end; ARGV[2..]: the documents. Answers the life, then index and stamp of each refusal.
 _WRITE = (
     _COMMON
     + """
-local answer, sets, n, stamps, sub = {life}, {}, 0, ARGV[2], string.sub
+local answer, sets, n, stamps, sub = {life}, {}, 0, ARGV[1], string.sub
 for i, key in ipairs(KEYS) do
   local new, old = sub(stamps, 32 * i - 31, 32 * i), held[i]
   if old and new <= old and ours(old) then
     answer[#answer + 1] = i
     answer[#answer + 1] = old
   else
-    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = key, ARGV[i + 2], sides[i], new
+    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = key, ARGV[i + 1], sides[i], new
     n = n + 4
   end
 end
@@ -65,12 +71,11 @@ return answer
 """
 )
 
-# ARGV[2]: the least fence. Answers the life, then the new fences. Doubles are exact here: everything is below 2^53.
+# ARGV[1]: the least fence. Answers the life, then the new fences. Doubles are exact here: everything is below 2^53.
 _CLAIM = (
     _COMMON
     + """
-local time = redis.call('TIME')
-local floor = math.max(tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000), tonumber(ARGV[2]))
+local floor = math.max(tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000), tonumber(ARGV[1]))
 local answer, sets = {life}, {}
 for i = 1, #KEYS do
   local old = held[i] and ours(held[i]) and tonumber(string.sub(held[i], 1, 16)) or 0
@@ -84,11 +89,13 @@ return answer
 )
 
 # Writes, so that it fails where a flush would fail.
-_PING = """
-local life = redis.call('GET', 'pulse:life') or ARGV[1]
+_PING = (
+    _LIFE
+    + """
 redis.call('SET', 'pulse:life', life)
 return {life}
 """
+)
 
 
 class RedisStore:
@@ -100,7 +107,6 @@ class RedisStore:
         self.capabilities = StoreCapabilities()
         self.generation: str | None = None
         self._timeout_s = timeout_s
-        self._life = secrets.token_hex(8)
         self._writer = self._client(url, WRITE_CONNECTIONS)
         self._reader = self._client(url, READ_CONNECTIONS)
         self._write_script = self._writer.register_script(_WRITE)
@@ -197,7 +203,7 @@ class RedisStore:
     async def _run(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script, loading it where the server does not know it (restart, SCRIPT FLUSH); notes the life."""
         async with self._translated(self._writer):
-            call: Awaitable[list[Any]] = script(keys=keys, args=[self._life, *args])
+            call: Awaitable[list[Any]] = script(keys=keys, args=args)
             life, *answer = await call
         self.generation = life.decode()
         return answer

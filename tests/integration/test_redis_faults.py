@@ -1,0 +1,293 @@
+"""The Redis store against a real Valkey that misbehaves (reference/faults.md §2.2, C01 to C07, C16, C17).
+
+Whatever happens, the store answers rightly or says StoreUnavailable, in bounded time; never another caller's reply.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from bridge.cache.store import Refusal, Stored, StoreUnavailable, Write
+from bridge.cache.stores.redis import FENCE, RedisStore
+from bridge.runtime.clock import SystemClock
+from core.errors import ConfigurationError
+from core.secret import Secret
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(60)
+PATIENCE_S = 10.0  # never reached unless something hangs
+
+
+@pytest.fixture
+def server(valkey_factory: Callable[[], ValkeyServer]) -> ValkeyServer:
+    """A server of the test's own, to be hurt."""
+    return valkey_factory()
+
+
+@pytest.fixture
+async def store(server: ValkeyServer) -> AsyncIterator[RedisStore]:
+    store = RedisStore(Secret(server.url), timeout_s=0.5)
+    yield store
+    await store.close()
+
+
+def write(key: str, fence: int, version: int, document: bytes = b"{}") -> Write:
+    return Write(key, fence, version, document)
+
+
+async def answers(store: RedisStore) -> bool:
+    try:
+        await store.ping()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def test_every_call_says_unavailable_when_the_server_is_gone_and_works_when_it_is_back(
+    store: RedisStore, server: ValkeyServer
+) -> None:  # C01, C04
+    await store.write([write("a", 5, 1)])
+    life = store.generation
+    await asyncio.to_thread(server.kill)
+    calls = (
+        lambda: store.claim(["a"]),
+        lambda: store.write([write("a", 5, 2)]),
+        lambda: store.read(["a"]),
+        lambda: store.keys("a"),
+        lambda: store.delete(["a"]),
+        store.ping,
+    )
+    for call in calls:
+        with pytest.raises(StoreUnavailable):
+            await call()
+    await store.open()  # an unreachable server does not stop the start
+    await asyncio.to_thread(server.start)
+    await eventually(lambda: answers(store), within_s=PATIENCE_S)
+    assert store.generation != life, "an empty server must not pass for the one that held our records"
+    assert await store.read(["a"]) == [None]
+    assert await store.write([write("a", 5, 3)]) == []
+
+
+async def test_a_claim_after_a_loss_exceeds_every_earlier_fence(store: RedisStore, server: ValkeyServer) -> None:  # C04
+    [before] = await store.claim(["a"])
+    assert server.command("FLUSHALL") == b"+OK"
+    clock = SystemClock()
+    await eventually(lambda: clock.now_ms() > before, within_s=PATIENCE_S)  # fences are as fine as the server's ms
+    [after] = await store.claim(["a"])
+    assert after > before
+    await store.write([write("a", after, 1, b"owner")])
+    assert await store.write([write("a", before, 99, b"zombie")]) == [Refusal("a", after, 1)]
+
+
+async def test_the_generation_changes_when_the_data_was_erased_under_a_running_server(
+    store: RedisStore, server: ValkeyServer
+) -> None:  # C04
+    await store.ping()
+    life = store.generation
+    assert server.command("FLUSHALL") == b"+OK"
+    assert await store.write([write("a", 1, 1)]) == []
+    erased = store.generation
+    await store.ping()
+    assert erased != life
+    assert store.generation == erased
+
+
+async def test_an_older_owner_is_refused_when_the_record_expired_or_was_deleted_by_somebody(
+    store: RedisStore, server: ValkeyServer
+) -> None:  # C17
+    [old] = await store.claim(["a"])
+    [new] = await store.claim(["a"])
+    await store.write([write("a", new, 1)])
+    assert server.command("DEL", "a") == b":1"
+    assert await store.write([write("a", old, 99)]) == [Refusal("a", new, 1)]
+    assert await store.write([write("a", new, 2, b"again")]) == []
+    assert await store.read(["a"]) == [Stored("a", new, 2, b"again")]
+    assert server.command("TTL", "a") == server.command("TTL", FENCE + "a") == b":-1"
+
+
+async def test_a_silent_server_costs_the_deadline_and_no_more(store: RedisStore, server: ValkeyServer) -> None:  # C02
+    await store.write([write("a", 5, 1)])
+    loop = asyncio.get_running_loop()
+    with server.paused():
+        began = loop.time()
+        with pytest.raises(StoreUnavailable):
+            await store.write([write("a", 5, 2)])
+        assert loop.time() - began < 5  # the library would retry for far longer; the margin is for a busy machine
+        with pytest.raises(StoreUnavailable):
+            await store.read(["a"])
+    await eventually(lambda: answers(store), within_s=PATIENCE_S)
+    assert await store.write([write("a", 5, 3, b"new")]) == []
+    assert await store.read(["a"]) == [Stored("a", 5, 3, b"new")]
+
+
+async def test_writes_held_up_by_the_server_are_applied_at_most_once_and_never_win_over_newer_ones(
+    store: RedisStore, server: ValkeyServer
+) -> None:  # C02, C08
+    await store.write([write("a", 5, 1)])
+    assert server.command("CLIENT", "PAUSE", "60000", "WRITE") == b"+OK"
+    with pytest.raises(StoreUnavailable):
+        await store.write([write("a", 5, 2, b"late")])
+    assert [stored.version for stored in await store.read(["a"]) if stored] == [1]
+    assert server.command("CLIENT", "UNPAUSE") == b"+OK"
+    refused = await store.write([write("a", 5, 3, b"newest")])
+    assert refused == []
+    assert await store.read(["a"]) == [Stored("a", 5, 3, b"newest")]
+
+
+async def test_unknown_scripts_are_loaded_again_when_the_server_forgot_them(
+    store: RedisStore, server: ValkeyServer
+) -> None:  # C06
+    await store.write([write("a", 5, 1)])
+    for _ in range(3):
+        assert server.command("SCRIPT", "FLUSH") == b"+OK"
+        [fence] = await store.claim(["a"])
+        assert server.command("SCRIPT", "FLUSH") == b"+OK"
+        assert await store.write([write("a", fence, 1)]) == []
+        assert server.command("SCRIPT", "FLUSH") == b"+OK"
+        await store.ping()
+
+
+async def test_a_replica_is_unavailable_and_serves_again_when_promoted(
+    store: RedisStore, server: ValkeyServer, valkey_factory: Callable[[], ValkeyServer]
+) -> None:  # C03
+    other = valkey_factory()
+    await store.write([write("a", 5, 1)])
+    assert server.command("REPLICAOF", "127.0.0.1", str(other.port)) == b"+OK"
+    for call in (
+        lambda: store.write([write("a", 5, 2)]),
+        lambda: store.claim(["a"]),
+        store.ping,
+        lambda: store.delete(["a"]),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await call()
+    assert server.command("REPLICAOF", "NO", "ONE") == b"+OK"
+    await eventually(lambda: answers(store), within_s=PATIENCE_S)
+    assert await store.write([write("a", 5, 3)]) == []
+
+
+@contextmanager
+def memory_full(server: ValkeyServer) -> Iterator[None]:
+    assert server.command("CONFIG", "SET", "maxmemory", "1") == b"+OK"
+    try:
+        yield
+    finally:
+        assert server.command("CONFIG", "SET", "maxmemory", "0") == b"+OK"
+
+
+async def test_a_full_server_is_unavailable_whole_and_keeps_what_it_held(
+    store: RedisStore, server: ValkeyServer
+) -> None:  # C05
+    await store.write([write("a", 5, 1, b"held")])
+    with memory_full(server):
+        for call in (
+            lambda: store.write([write("a", 5, 2), write("b", 5, 1)]),
+            lambda: store.claim(["a"]),
+            store.ping,
+        ):
+            with pytest.raises(StoreUnavailable, match=r"OOM|OutOfMemory"):
+                await call()
+        assert await store.read(["a", "b"]) == [Stored("a", 5, 1, b"held"), None]
+    assert await store.write([write("a", 5, 2), write("b", 5, 1)]) == []
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(("HSET", "a", "f", "1"), id="hash at the record's key"),
+        pytest.param(("LPUSH", FENCE + "a", "1"), id="list at the side key"),
+        pytest.param(("SET", FENCE + "a", "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"), id="letters at the side key"),
+        pytest.param(("SET", FENCE + "a", "99"), id="short side key"),
+        pytest.param(("SET", FENCE + "a", "9" * 32), id="a fence beyond JSON at the side key"),
+        pytest.param(("SET", "a", "not-json"), id="a foreign record without side key"),
+    ],
+)
+async def test_garbage_at_our_keys_counts_as_nothing_and_is_overwritten(
+    store: RedisStore, server: ValkeyServer, seed: tuple[str, ...]
+) -> None:  # C16
+    assert server.command(*seed)[:1] in (b":", b"+")
+    await store.read(["a"])
+    assert await store.write([write("a", 5, 1, b"ours")]) == []
+    assert await store.read(["a"]) == [Stored("a", 5, 1, b"ours")]
+    assert server.command(*seed)[:1] in (b":", b"+", b"-")
+    [fence] = await store.claim(["a"])
+    assert 1_600_000_000_000 < fence < 2**53
+    assert await store.write([write("a", fence, 1, b"ours again")]) == []
+    assert await store.read(["a"]) == [Stored("a", fence, 1, b"ours again")]
+
+
+async def test_cancelled_calls_never_hand_their_reply_to_the_next_caller(
+    store: RedisStore, server: ValkeyServer
+) -> None:  # C07
+    keys = [f"k{n}" for n in range(50)]
+    await store.write([write(key, 1, 1, key.encode()) for key in keys])
+    rng = random.Random(11)
+    cancelled = finished = 0
+    for _ in range(200):
+        asked = [rng.choice(keys) for _ in range(12)]
+        reads = [asyncio.create_task(store.read([key])) for key in asked]
+        writes = [asyncio.create_task(store.write([write(key, 1, 1, key.encode())])) for key in asked[:2]]
+        for task in rng.sample([*reads, *writes], 7):
+            for _ in range(rng.randrange(4)):
+                await asyncio.sleep(0)  # somewhere between sending and the reply
+            cancelled += task.cancel()
+        for key, task in zip(asked, reads, strict=True):
+            try:
+                [stored] = await task
+            except asyncio.CancelledError:
+                continue
+            finished += 1
+            assert stored == Stored(key, 1, 1, key.encode())
+        for key, refusing in zip(asked, writes, strict=False):
+            try:
+                assert await refusing == [Refusal(key, 1, 1)]
+            except asyncio.CancelledError:
+                continue
+    assert cancelled > 200
+    assert finished > 300
+
+
+async def test_the_deadline_discards_the_connection_so_that_a_late_reply_reaches_nobody(
+    store: RedisStore, server: ValkeyServer
+) -> None:  # C07
+    await store.write([write("a", 1, 1, b"A"), write("b", 1, 1, b"B")])
+    for _ in range(3):
+        with server.paused():
+            late = [asyncio.create_task(store.read(["a"])) for _ in range(20)]
+            assert all(
+                isinstance(error, StoreUnavailable) for error in await asyncio.gather(*late, return_exceptions=True)
+            )
+        reads = await asyncio.gather(*(store.read(["b"]) for _ in range(20)))
+        assert reads == [[Stored("b", 1, 1, b"B")]] * 20
+
+
+async def test_reads_never_keep_a_flush_waiting(store: RedisStore, server: ValkeyServer) -> None:
+    """Flushing has connections of its own, however many readers queue."""
+    await store.write([write("a", 1, 1)])
+    readers = [asyncio.create_task(store.read(["a"])) for _ in range(500)]
+    await store.write([write("a", 1, 2)])
+    assert not all(reader.done() for reader in readers)
+    await asyncio.gather(*readers)
+
+
+async def test_a_refused_password_stops_the_start_and_is_never_shown(server: ValkeyServer) -> None:
+    assert server.command("CONFIG", "SET", "requirepass", "right-horse") == b"+OK"
+    wrong = RedisStore(Secret(f"redis://:wrong-horse@127.0.0.1:{server.port}/0"))
+    with pytest.raises(ConfigurationError) as caught:
+        await wrong.open()
+    assert "horse" not in repr(caught.value) + repr(caught.value.__cause__)
+    await wrong.close()
+    right = RedisStore(Secret(f"redis://:right-horse@127.0.0.1:{server.port}/0"))
+    await right.open()
+    assert await right.write([write("a", 1, 1)]) == []
+    await right.close()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:6379", "", "redis://127.0.0.1:port/0"])
+def test_a_malformed_url_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="malformed"):
+        RedisStore(Secret(url))
