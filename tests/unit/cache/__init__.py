@@ -1,0 +1,1 @@
+"""Tests of records, flush planning, the flusher and the reader."""
