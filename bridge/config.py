@@ -23,6 +23,7 @@ from core.errors import ConfigurationError
 from core.secret import Secret
 from core.user_key import UserKeyMode
 
+VERSION = "0.1.0"
 ENV_FILE = ".env"
 PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
 SCOPES = ("app", "ops")
@@ -114,6 +115,11 @@ def _url(*schemes: str, loopback_only: str = "") -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def is_key_id(text: str) -> bool:
+    """Whether a text may be the public id of an API key."""
+    return bool(_KEY_ID.fullmatch(text))
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only mean this machine."""
     if host.lower() == "localhost":
@@ -202,11 +208,11 @@ class Settings(BaseSettings):
     ctrader_accounts_per_channel: int = setting(
         0, "Accounts on one channel before another is opened; 0 = unlimited, 1 = a socket each.", unit="accounts", ge=0
     )
-    ctrader_requests_per_second: float = setting(
-        45.0, "Ordinary requests on one channel.", unit="requests/s", gt=0, le=10_000
+    ctrader_requests_per_second: int = setting(
+        45, "Ordinary requests on one channel.", unit="requests/s", ge=1, le=10_000
     )
-    ctrader_history_requests_per_second: float = setting(
-        4.0, "Historical requests on one channel.", unit="requests/s", gt=0, le=10_000
+    ctrader_history_requests_per_second: int = setting(
+        4, "Historical requests on one channel.", unit="requests/s", ge=1, le=10_000
     )
 
     # the process

@@ -188,6 +188,12 @@ class RedisStore:
         """A tiny write, which fails where a flush would fail."""
         await self._run(self._ping_script, [], [])
 
+    async def now_ms(self) -> int:
+        """The server's clock, Unix ms (for `doctor`)."""
+        async with self._translated(self._reader):
+            seconds, micros = await self._reader.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
     async def close(self) -> None:
         """Drop all connections."""
         for client in (self._writer, self._reader):

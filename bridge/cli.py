@@ -1,0 +1,176 @@
+"""The command line: `python -m bridge {serve,simulate,demo,keys,config,doctor,whois}`.
+
+Exit codes: 0 well, 1 failed, 2 wrong configuration or arguments (one line on stderr says what). Must not print a
+secret, except the new one that `keys new` is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+
+from bridge.config import ENV_FILE, SCOPES, Settings, load_settings
+from core.errors import BridgeError, ConfigurationError
+from core.secret import Secret
+from core.user_key import UserKeyScheme
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+WRONG_CONFIGURATION = 2
+DESCRIPTION = "Keeps users' broker sessions alive and a truthful copy of each account in a cache."
+EPILOG = "Settings come from the environment and .env: `python -m bridge config` lists them all."
+
+
+def main(argv: Sequence[str], *, loop_factory: LoopFactory | None = None) -> int:
+    """Run one command and return the exit code."""
+    if argv[:1] == ["simulate"]:  # owns its arguments
+        from bridge.simulator.cli import main as simulate
+
+        return simulate(list(argv[1:]))
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options, loop_factory))
+    except ConfigurationError as error:
+        print(f"configuration: {_one_line(error)}", file=sys.stderr)
+        return WRONG_CONFIGURATION
+    except BridgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bridge", description=DESCRIPTION, epilog=EPILOG)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    command("serve", "Run the bridge until SIGTERM or SIGINT.", _serve)
+    command("simulate", "Run a broker on this machine (see simulate --help).", _serve)  # handled in main
+    demo = command("demo", "Simulator, bridge and three users on this machine, live in the terminal.", _demo)
+    demo.add_argument(
+        "--seconds", type=_positive, help="end after this time; exit 0 when all three were live and fresh"
+    )
+    demo.add_argument("--memory", action="store_true", help="keep records in memory even when REDIS_URL is set")
+    demo.add_argument("--port", type=int, default=0, help="port of the bridge (default: any free one)")
+    keys = command("keys", "Make API keys.", _keys)
+    keys.add_argument("action", choices=["new"], help="new: print a key and its entry for API_KEYS")
+    keys.add_argument("--scope", choices=SCOPES, help="app: the app's server; ops: operations (default: both)")
+    keys.add_argument("--id", help="public id of the key, letters, digits, - and _ (default: random)")
+    config = command("config", "List all settings with type, default, unit, source and value.", _config)
+    config.add_argument("--check", action="store_true", help="only check: exit 0 when all is well, else 2")
+    command("doctor", "Check configuration, stores, clock, limits and brokers, and say what to do.", _doctor)
+    whois = command("whois", "Print the user keys of a user id.", _whois)
+    whois.add_argument("user_id", metavar="userId", help="the app's own id of the user")
+    return parser
+
+
+def _serve(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.app import serve
+
+    settings = load_settings()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(serve(settings))
+
+
+def _demo(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.api.keys import digest_of, new_key
+    from bridge.demo import Demo, DemoKeys
+
+    secret = Secret(secrets.token_urlsafe(32))
+    (app_id, app), (ops_id, ops) = new_key("app"), new_key("ops")
+    entries = f"{app_id}:app:{digest_of(app.reveal(), secret)},{ops_id}:ops:{digest_of(ops.reveal(), secret)}"
+    redis_url = None if options.memory else load_settings().redis_target
+    demo = Demo(DemoKeys(secret, entries, app, ops), seconds=options.seconds, redis_url=redis_url, port=options.port)
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(demo.run())
+
+
+def _keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.api.keys import digest_of, new_key
+    from bridge.config import is_key_id
+
+    if options.id is not None and not is_key_id(options.id):
+        raise ConfigurationError("--id: use up to 64 letters, digits, - and _")
+    configured = _settings_for_keys()
+    secret = configured or Secret(secrets.token_urlsafe(32))
+    key_id, key = new_key(options.id)
+    scope = f":{options.scope}" if options.scope else ""
+    if configured is None:
+        print("# API_KEY_SECRET was not set; set this one where the bridge runs, and keep it:")
+        print(f"API_KEY_SECRET={secret.reveal()}")
+    print("# give the key to the caller, it is shown only now:")
+    print(f"key: {key.reveal()}")
+    print("# add this entry to API_KEYS, separated by a comma from others:")
+    print(f"API_KEYS={key_id}{scope}:{digest_of(key.reveal(), secret)}")
+    return 0
+
+
+def _settings_for_keys() -> Secret | None:
+    """API_KEY_SECRET, also while the rest of the configuration is not complete yet (API_KEYS is made here)."""
+    import os
+
+    from dotenv import dotenv_values
+
+    value = os.environ.get("API_KEY_SECRET") or dotenv_values(ENV_FILE).get("API_KEY_SECRET")
+    if value and len(value) < 32:
+        raise ConfigurationError("API_KEY_SECRET: must have at least 32 characters")
+    return Secret(value) if value else None
+
+
+def _config(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.config_table import describe
+
+    settings = load_settings()
+    if options.check:
+        print("configuration: ok")
+        return 0
+    for row in describe(settings):
+        head = f"{row.name}  ({row.type}{', ' + row.unit if row.unit else ''})"
+        print(f"{head}\n    {row.description}")
+        print(f"    default: {row.default or '-'}   now: {row.value or '-'}   from: {row.source}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.app import build_stores
+    from bridge.doctor import Doctor
+    from bridge.runtime.clock import SystemClock
+
+    settings = load_settings()
+
+    async def examine() -> int:
+        clock = SystemClock()
+        return await Doctor(settings, build_stores(settings, clock), clock).run()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(examine())
+
+
+def _whois(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    settings: Settings = load_settings()
+    keys = UserKeyScheme(settings.user_key_mode, settings.user_key_secret).keys(options.user_id)
+    print(f"{keys.canonical}  ({settings.user_key_mode.value})")
+    for copy in keys.copies:
+        print(f"{copy}  (plain copy)")
+    return 0
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError("must be a positive number of seconds")
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

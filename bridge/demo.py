@@ -1,0 +1,301 @@
+"""`python -m bridge demo`: simulator and bridge as child processes, three users, their accounts live in the terminal.
+
+Uses only doors that users have: environment variables, the HTTP API and the simulator's admin API. Invariant: no child
+outlives a run, however it ends; with `seconds`, exit 0 means that all three users were live and fresh at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from bridge.demo_child import Child, DemoFailed
+from bridge.runtime.tasks import Tasks
+from core.secret import Secret
+
+USERS = ("user-1", "user-2", "user-3")
+SYMBOL = "EURUSD"
+LIVE_WITHIN_S = 30.0
+CALL_S = 5.0
+TERMINAL_EVERY_S = 0.5
+PLAIN_EVERY_S = 5.0
+TRADE_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoKeys:
+    """API keys made for this run: the hashing secret, the value of API_KEYS, and both keys."""
+
+    secret: Secret
+    entries: str
+    app: Secret
+    ops: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One user as shown."""
+
+    user: str
+    record: Mapping[str, Any] | None
+    events: int
+
+    @property
+    def live(self) -> bool:
+        """Live and fresh, by the record alone."""
+        return self.record is not None and self.record.get("status") == "live" and self.record.get("fresh") is True
+
+    def cells(self) -> list[str]:
+        """user, account, status, freshness, balance, equity, P&L, positions, flushes, events."""
+        record = self.record or {}
+        age = record.get("ageMs")
+        fresh = "-" if age is None else f"{'fresh' if record.get('fresh') else 'STALE'} {age / 1000:.1f} s"
+        money = [self._money(record, name) for name in ("balance", "equity", "unrealizedPnl")]
+        positions = record.get("positions")
+        account, status = str(record.get("accountId") or "-"), str(record.get("status") or "-")
+        held = "-" if positions is None else str(len(positions))
+        return [self.user, account, status, fresh, *money, held, str(record.get("version") or 0), str(self.events)]
+
+    @staticmethod
+    def _money(record: Mapping[str, Any], name: str) -> str:
+        value = record.get(name)
+        return "-" if value is None else f"{value:,.{record.get('moneyDigits') or 0}f} {record.get('currency')}"
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, keys: DemoKeys, *, seconds: float | None, redis_url: Secret | None, port: int) -> None:
+        self._keys = keys
+        self._seconds = seconds
+        self._redis_url = redis_url
+        self._port = port
+        self._url = self._admin = ""
+        self._rng = random.Random(1)
+        self._stop = asyncio.Event()
+        self._user_keys: dict[str, str] = {}
+        self._http: aiohttp.ClientSession
+
+    async def run(self) -> int:
+        """Run to the end; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        async with AsyncExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bridge-demo-")))
+            timeout = aiohttp.ClientTimeout(total=CALL_S)
+            self._http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+            try:
+                simulator = await self._start_simulator(stack, folder)
+                bridge = await self._start_bridge(stack, folder, simulator)
+                return await self._show([simulator.child, bridge])
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise DemoFailed(f"a part did not answer: {type(error).__name__}: {error}") from error
+
+    async def _start_simulator(self, stack: AsyncExitStack, folder: Path) -> Simulated:
+        ports = [f"--{name}-port=0" for name in ("ctrader", "ctrader-live", "ctrader-tls", "admin")]
+        flags = ["--users", str(len(USERS)), "--seed", "7", "--credentials", str(folder / "credentials.json")]
+        child = await Child.start("simulator", ["simulate", *ports, *flags], env=_surroundings(), folder=folder)
+        stack.push_async_callback(child.stop)
+        found = await child.ready(lambda line: orjson.loads(line) if line.startswith("{") else None)
+        self._admin = f"http://127.0.0.1:{found['admin']}/sim"
+        return Simulated(child, found["ctrader"], found["ctraderLive"], folder / "credentials.json")
+
+    async def _start_bridge(self, stack: AsyncExitStack, folder: Path, simulator: Simulated) -> Child:
+        settings = {
+            "PORT": str(self._port),
+            "HOST": "127.0.0.1",
+            "API_KEY_SECRET": self._keys.secret.reveal(),
+            "API_KEYS": self._keys.entries,
+            "BRIDGE_CREDENTIALS_FILE": str(simulator.credentials),
+            "CTRADER_CLIENT_ID": "sim-client",
+            "CTRADER_CLIENT_SECRET": "sim-secret",
+            "CTRADER_DEMO_URL": f"ws://127.0.0.1:{simulator.port}",
+            "CTRADER_LIVE_URL": f"ws://127.0.0.1:{simulator.live_port}",
+            "LOG_FORMAT": "json",
+        }
+        if self._redis_url is not None:
+            settings["REDIS_URL"] = self._redis_url.reveal()
+        child = await Child.start("bridge", ["serve"], env={**_surroundings(), **settings}, folder=folder)
+        stack.push_async_callback(child.stop)
+        self._url = await child.ready(_url_of)
+        self._introduce()
+        return child
+
+    def _introduce(self) -> None:
+        app, ops = self._keys.app.reveal(), self._keys.ops.reveal()
+        store = "memory" if self._redis_url is None else "Redis"
+        for line in (
+            self._url,
+            f"records are kept in {store}; documentation: {self._url}/docs",
+            f"app key: {app}",
+            f"ops key: {ops}",
+            "try:",
+            f"  curl {self._url}/health",
+            f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions",
+            f"  curl -H 'Authorization: Bearer {app}' -H 'X-User-Id: {USERS[0]}' {self._url}/account",
+            f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions/<userKey>/explain",
+        ):
+            print(line, flush=True)
+
+    async def _show(self, children: list[Child]) -> int:
+        """Start the users, then show them until the time is up, a signal comes or a part ends."""
+        tasks = Tasks("demo")
+        endings = [tasks.start(child.drain_output(), name=child.name) for child in children]
+        try:
+            for user in USERS:
+                body = {"userId": user, "broker": "ctrader"}
+                self._user_keys[user] = (await self._api("POST", "/api/start-session", app=True, body=body))["userKey"]
+            await self._until_live()
+            shown = await self._watch(lambda: any(ending.done() for ending in endings))
+            ended = [child for child, ending in zip(children, endings, strict=True) if ending.done()]
+            if ended:
+                raise DemoFailed(f"{ended[0].name} ended unexpectedly\n{ended[0].tail()}")
+        finally:
+            await tasks.close()
+        weak = [row.user for row in shown if not row.live]
+        if self._seconds is not None and weak:
+            raise DemoFailed(f"not live and fresh at the end: {', '.join(weak)}\n{children[1].tail()}")
+        print(f"all {len(USERS)} users live and fresh" if not weak else "ended")
+        return 0
+
+    async def _until_live(self) -> None:
+        try:
+            async with asyncio.timeout(LIVE_WITHIN_S):
+                while not all(row.live for row in await self._rows()) and not self._stop.is_set():
+                    await self._pause(0.2)
+        except TimeoutError:
+            states = ", ".join(" ".join(row.cells()[:3]) for row in await self._rows())
+            raise DemoFailed(f"not all users were live within {LIVE_WITHIN_S:g} s: {states}") from None
+
+    async def _watch(self, broken: Callable[[], bool]) -> list[Row]:
+        """Show and trade; returns what was shown last."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._seconds if self._seconds is not None else float("inf")
+        console = Console()
+        terminal = console.is_terminal
+        every = TERMINAL_EVERY_S if terminal else PLAIN_EVERY_S
+        rows, trade_at = await self._rows(), loop.time()
+        with (
+            Live(_table(rows), console=console, auto_refresh=False, transient=False) if terminal else _Nothing() as live
+        ):
+            while True:
+                if live is not None:
+                    live.update(_table(rows), refresh=True)
+                else:
+                    print(*(" | ".join(row.cells()) for row in rows), sep="\n", flush=True)
+                if loop.time() >= end or self._stop.is_set() or broken():
+                    return rows
+                if loop.time() >= trade_at:
+                    await self._trade(rows)
+                    trade_at = loop.time() + TRADE_EVERY_S
+                await self._pause(min(every, max(0.0, end - loop.time())))
+                rows = await self._rows()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            return
+
+    async def _rows(self) -> list[Row]:
+        listing = await self._api("GET", "/api/sessions")
+        events = {view["userKey"]: view["events"] for view in listing["sessions"]}
+        rows = []
+        for user in USERS:
+            record = await self._api("GET", "/account", app=True, user=user, missing=True)
+            rows.append(Row(user, record, events.get(self._user_keys.get(user, ""), 0)))
+        return rows
+
+    async def _trade(self, rows: list[Row]) -> None:
+        """Open or close something for one user, so that things move."""
+        row = self._rng.choice(rows)
+        record = row.record or {}
+        account, held = record.get("accountId"), record.get("positions") or []
+        if account is None:
+            return
+        if len(held) >= 4 or (held and self._rng.random() < 0.3):
+            await self._sim(f"/accounts/{account}/close", {"positionId": self._rng.choice(held)["id"]})
+        else:
+            order = {"symbol": SYMBOL, "side": self._rng.choice(("buy", "sell")), "type": "market"}
+            await self._sim(f"/accounts/{account}/order", {**order, "units": 1000 * self._rng.randint(1, 20)})
+
+    async def _api(
+        self, method: str, path: str, *, app: bool = False, user: str = "", body: Any = None, missing: bool = False
+    ) -> Any:
+        key = self._keys.app if app else self._keys.ops
+        headers = {"Authorization": f"Bearer {key.reveal()}"} | ({"X-User-Id": user} if user else {})
+        async with self._http.request(method, self._url + path, headers=headers, json=body) as answer:
+            data = orjson.loads(await answer.read())
+        if missing and answer.status == 404:
+            return None
+        if answer.status >= 300:
+            raise DemoFailed(f"{method} {path}: {answer.status} {data.get('detail')}")
+        return data
+
+    async def _sim(self, path: str, body: Mapping[str, Any]) -> None:
+        """Ask the simulator for something; that a position is gone meanwhile is nothing."""
+        async with self._http.post(self._admin + path, json=body) as answer:
+            await answer.read()
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """The running simulator."""
+
+    child: Child
+    port: int
+    live_port: int
+    credentials: Path
+
+
+class _Nothing:
+    """Stands where a live table would, when nobody watches a terminal."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+def _table(rows: list[Row]) -> Table:
+    names = ("user", "account", "status", "freshness", "balance", "equity", "P&L", "positions", "flushes", "events")
+    table = Table(title="accounts as the cache has them (Ctrl-C ends)")
+    for number, name in enumerate(names):
+        table.add_column(name, justify="right" if number >= 4 else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row.cells(), style=None if row.live else "yellow")
+    return table
+
+
+def _url_of(line: str) -> str | None:
+    """The bridge's own address, from its start line."""
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return (
+        f"http://127.0.0.1:{event['port']}" if isinstance(event, dict) and event.get("message") == "serving" else None
+    )
+
+
+def _surroundings() -> dict[str, str]:
+    """What a child needs of our environment; settings of the user's own bridge stay out."""
+    wanted = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in wanted if name in os.environ}

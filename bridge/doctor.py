@@ -1,0 +1,201 @@
+"""`python -m bridge doctor`: tries everything a start will need and says in plain words what to do about each finding.
+
+Every network step has a deadline. Must not start a session, write a record, or print a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from bridge.cache.store import Store
+from bridge.config import Settings
+from bridge.runtime.clock import Clock
+from core.errors import BridgeError
+
+STEP_S = 5.0
+SKEW_MS = 2000  # beyond this, freshness as readers judge it is off
+FILES_WANTED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One result. `ok` None: not known, which fails nothing. `advice` is empty when all is well."""
+
+    what: str
+    ok: bool | None
+    detail: str
+    advice: str = ""
+
+    def line(self) -> str:
+        mark = {True: "ok  ", False: "FAIL", None: "?   "}[self.ok]
+        return f"{mark} {self.what}: {self.detail}" + (f"\n       do: {self.advice}" if self.advice else "")
+
+
+@runtime_checkable
+class HasClock(Protocol):
+    """A store on another machine, whose clock can be asked."""
+
+    async def now_ms(self) -> int: ...
+
+
+class Doctor:
+    """Runs the checks over one configuration."""
+
+    def __init__(self, settings: Settings, stores: Sequence[Store], clock: Clock) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._clock = clock
+
+    async def run(self) -> int:
+        """Print every finding; 0 when none failed, else 1."""
+        checks: list[Callable[[], Awaitable[list[Finding]]]] = [
+            self._configuration,
+            self._credentials,
+            self._stores_answer,
+            self._clock_skew,
+            self._limits,
+            self._brokers,
+        ]
+        failed = 0
+        for check in checks:
+            for finding in await check():
+                print(finding.line())
+                failed += finding.ok is False
+        print(f"{failed} problem(s) found" if failed else "all is well")
+        return 1 if failed else 0
+
+    async def _configuration(self) -> list[Finding]:
+        settings = self._settings
+        callers = "open on loopback, no API keys" if settings.auth_open else f"{len(settings.api_keys)} API key(s)"
+        stores = ", ".join(settings.store_names)
+        findings = [Finding("configuration", True, f"valid; {callers}; stores: {stores}; binds {settings.hosts}")]
+        if settings.store_names == ("memory",):
+            advice = "set REDIS_URL so that other programs can read the records and they outlive the process"
+            findings.append(Finding("stores", None, "records are kept in this process's memory only", advice))
+        if settings.paas and settings.trusted_proxy_hops == 0:
+            advice = "set TRUSTED_PROXY_HOPS=1, or all callers share the rate limit of the platform's proxy"
+            findings.append(Finding("proxy", None, f"a platform ({settings.paas}) is in front", advice))
+        if settings.ctrader_client_id is None:
+            advice = "set CTRADER_CLIENT_ID and CTRADER_CLIENT_SECRET of your Open API application"
+            findings.append(Finding("ctrader", None, "no application is configured, no session can start", advice))
+        return findings
+
+    async def _credentials(self) -> list[Finding]:
+        path = self._settings.bridge_credentials_file
+        what = "credentials file"
+        if path is None:
+            advice = "set BRIDGE_CREDENTIALS_FILE; this version takes users' credentials from there"
+            return [Finding(what, None, "not set", advice)]
+        try:
+            users = orjson.loads(path.read_bytes()).get("users")
+        except (OSError, ValueError, AttributeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not the expected JSON"
+            return [Finding(what, False, f"{path}: {reason}", "make it readable, in the form README shows")]
+        if not isinstance(users, dict):
+            return [Finding(what, False, f"{path}: no object named users", "write it in the form README shows")]
+        writable = _writable(path)
+        advice = "" if writable else "make file and folder writable, or tokens cannot be refreshed"
+        return [Finding(what, writable or None, f"{len(users)} user(s){'' if writable else ', not writable'}", advice)]
+
+    async def _stores_answer(self) -> list[Finding]:
+        findings = []
+        for store in self._stores:
+            try:
+                async with asyncio.timeout(STEP_S):
+                    await store.open()
+                    await store.ping()
+                findings.append(Finding(f"store {store.name}", True, "answers"))
+            except (BridgeError, TimeoutError) as error:
+                advice = "check its address, password and network; the bridge starts without it but is not ready"
+                findings.append(Finding(f"store {store.name}", False, str(error) or "no answer in time", advice))
+        return findings
+
+    async def _clock_skew(self) -> list[Finding]:
+        findings = []
+        for store in self._stores:
+            if not isinstance(store, HasClock):
+                continue
+            try:
+                async with asyncio.timeout(STEP_S):
+                    before = self._clock.now_ms()
+                    theirs = await store.now_ms()
+            except (BridgeError, TimeoutError):
+                continue  # said above
+            findings.append(_skew(f"clock against {store.name}", (before + self._clock.now_ms()) // 2 - theirs))
+        await asyncio.gather(*(store.close() for store in self._stores))
+        return findings or [await self._skew_by_http()]
+
+    async def _skew_by_http(self) -> Finding:
+        url = self._settings.ctrader_token_url
+        what = f"clock against {urlsplit(url).hostname}"
+        try:
+            timeout = aiohttp.ClientTimeout(total=STEP_S)
+            async with aiohttp.ClientSession(timeout=timeout) as http, http.head(url, allow_redirects=False) as answer:
+                theirs = round(parsedate_to_datetime(answer.headers["Date"]).timestamp() * 1000)
+        except (aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError):
+            return Finding(what, None, "not reachable, so the clock could not be compared")
+        return _skew(what, self._clock.now_ms() - theirs, grain_ms=1000)
+
+    async def _limits(self) -> list[Finding]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        reachable = FILES_WANTED if hard == resource.RLIM_INFINITY else hard
+        if max(soft, reachable) >= FILES_WANTED:
+            return [Finding("open files", True, f"limit {soft}, may be raised to {hard} at start")]
+        advice = f"raise the limit (ulimit -n {FILES_WANTED}); every caller and channel needs one"
+        return [Finding("open files", False, f"limit {soft}, at most {hard}", advice)]
+
+    async def _brokers(self) -> list[Finding]:
+        settings = self._settings
+        urls = {"ctrader demo": settings.ctrader_demo_url, "ctrader live": settings.ctrader_live_url}
+        return list(await asyncio.gather(*(self._dial(name, url) for name, url in urls.items())))
+
+    async def _dial(self, name: str, url: str) -> Finding:
+        """TCP, TLS and WebSocket, one after the other, so that the advice fits."""
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+        what = f"broker {name} ({host}:{port})"
+        try:
+            async with asyncio.timeout(STEP_S):
+                _, writer = await asyncio.open_connection(host, port)
+                writer.close()
+        except TimeoutError:
+            return Finding(what, False, "no TCP connection in time", "allow outgoing connections to this host and port")
+        except OSError as error:
+            advice = "check the name and DNS, and allow outgoing connections to this host and port"
+            return Finding(what, False, f"no TCP connection: {error.strerror or type(error).__name__}", advice)
+        try:
+            timeout = aiohttp.ClientTimeout(total=STEP_S)
+            async with asyncio.timeout(STEP_S), aiohttp.ClientSession(timeout=timeout) as http:
+                socket = await http.ws_connect(url, compress=0)
+                await socket.close()
+        except (aiohttp.ClientConnectorCertificateError, ssl.SSLError) as error:
+            advice = "check the machine's clock and certificates, and that no proxy opens TLS on the way"
+            return Finding(what, False, f"TLS failed: {type(error).__name__}", advice)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            advice = "check that the URL is a broker's WebSocket port"
+            return Finding(what, False, f"no WebSocket: {type(error).__name__}", advice)
+        return Finding(what, True, "TCP, TLS and WebSocket answer" if parts.scheme == "wss" else "answers")
+
+
+def _skew(what: str, skew_ms: int, *, grain_ms: int = 0) -> Finding:
+    if abs(skew_ms) <= SKEW_MS + grain_ms:
+        return Finding(what, True, f"within {SKEW_MS / 1000:g} s")
+    return Finding(what, False, f"{skew_ms / 1000:+.1f} s apart", "synchronise this machine's clock (NTP)")
+
+
+def _writable(path: Path) -> bool:
+    """The file is replaced by a new one beside it, so the folder counts as well."""
+    import os
+
+    return os.access(path, os.W_OK) and os.access(path.resolve().parent, os.W_OK)
