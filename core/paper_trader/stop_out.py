@@ -39,6 +39,8 @@ def check_margin(desk: Desk, account: Account) -> None:
         _margin_calls(desk, account, now.equity, now.used_margin)
         if now.equity * HUNDRED > account.settings.stop_out_level * now.used_margin:
             _watch(account, now.equity, now.used_margin)
+            if account.below_levels:
+                _watch_every_quote(account)  # to notice when it recovers
             return
         if not _close_one(desk, account, now):
             _watch_every_quote(account)
@@ -157,7 +159,7 @@ def _watch(account: Account, equity: Decimal, used: Decimal) -> None:
 
 
 def _watch_every_quote(account: Account) -> None:
-    """A stop-out is due but nothing could trade: try again with every quote."""
+    """Look again with the next quote of anything held: in margin call, or a stop-out that could not trade."""
     for instrument_id in dict.fromkeys(each.position.instrument_id for each in account.holdings.values()):
         _arm(account, instrument_id, None, on_ask=False, rising=False)
 
