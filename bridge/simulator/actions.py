@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.simulator import grants
 from bridge.simulator.catalogue import ListedSymbol
-from bridge.simulator.faults import describe
+from bridge.simulator.faults import FaultTable, describe
 from bridge.simulator.services import Services
 from bridge.simulator.truth import truth_of
 from bridge.simulator.world import Account
@@ -47,8 +47,9 @@ class Refusal(BridgeError):
 class Actions:
     """Direct control of one simulator."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, faults: FaultTable) -> None:
         self.services = services
+        self._faults = faults
 
     def truth(self, account_id: int) -> dict[str, Any]:
         """What the broker believes of an account, in the record's field names."""
@@ -109,6 +110,13 @@ class Actions:
         """Close a position, or `units` of it."""
         account = self.services.world.account(account_id)
         return _outcome(self._run(account, self._engine.close(account.key, position_id, units, self._now_ms)))
+
+    def close_all(self, account_id: int, *, symbol: str | None = None) -> list[dict[str, Any]]:
+        """Close every open position, or those of one symbol."""
+        account = self.services.world.account(account_id)
+        wanted = None if symbol is None else self._symbol(account, symbol).instrument_id
+        held = [each for each in self._engine.positions(account.key) if wanted in (None, each.instrument_id)]
+        return [self.close_position(account_id, each.id) for each in held]
 
     def protect(
         self,
@@ -202,17 +210,17 @@ class Actions:
 
     def fault(self, fault_id: str, **parameters: Any) -> int:
         """Begin a fault of the catalogue; parameters by their admin names. Returns its number."""
-        return self.services.faults.begin(self.services, fault_id, parameters)
+        return self._faults.begin(self.services, fault_id, parameters)
 
     def clear_faults(self, number: int | None = None) -> int:
         """End one fault or all of them."""
-        return self.services.faults.clear(number)
+        return self._faults.clear(number)
 
     def active_faults(self) -> list[dict[str, Any]]:
         """Faults that are on, with what they did so far."""
         return [
             {"number": number, "id": fault_id, "effects": fault.effects, "parameters": fault.model_dump(by_alias=True)}
-            for number, (fault_id, fault) in self.services.faults.active().items()
+            for number, (fault_id, fault) in self._faults.active().items()
         ]
 
     def fault_catalogue(self) -> list[dict[str, Any]]:

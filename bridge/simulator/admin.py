@@ -138,7 +138,10 @@ async def order(request: web.Request) -> web.Response:
 
 async def close(request: web.Request) -> web.Response:
     body = await _body(request, schemas.CloseBody)
-    return _json(request.app[ACTIONS].close_position(_account(request), body.position_id, body.units))
+    actions, account_id = request.app[ACTIONS], _account(request)
+    if body.position_id is None:
+        return _json({"closed": actions.close_all(account_id, symbol=body.symbol)})
+    return _json(actions.close_position(account_id, body.position_id, body.units))
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -181,7 +184,10 @@ async def set_prices(request: web.Request) -> web.Response:
     actions = request.app[ACTIONS]
     if body.freeze is not None:
         (actions.freeze if body.freeze else actions.resume)()
-    for symbol, quote in body.quotes.items():
+    quotes = dict(body.quotes)
+    if body.symbol is not None:
+        quotes[body.symbol] = schemas.QuoteBody(bid=body.bid, ask=body.ask)
+    for symbol, quote in quotes.items():
         actions.quote(
             symbol,
             bid=quote.bid,

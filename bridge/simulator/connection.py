@@ -12,14 +12,12 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from bridge.runtime.clock import Clock
 from bridge.simulator.budget import Budget
 from bridge.simulator.envelope import Outgoing
 from bridge.simulator.wire import Wire
-
-if TYPE_CHECKING:
-    from bridge.simulator.services import Services
 
 HIGH_WATER_BYTES = 4 * 1024 * 1024
 MAX_UNREAD_BYTES = 128 * 1024 * 1024
@@ -37,16 +35,29 @@ class Authorisation:
     depth: set[int] = field(default_factory=set)
 
 
+class House(Protocol):
+    """What a connection needs of the simulator around it."""
+
+    clock: Clock
+
+    def outgoing(self, connection: Connection, message: Outgoing) -> list[Outgoing]:
+        """What really goes out for a message: faults may drop, change or multiply it."""
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Forget a connection; called once."""
+
+
 class Connection:
     """Output and state of one socket; `number` counts connections of this simulator from 1."""
 
-    def __init__(self, number: int, environment: str, services: Services, transport: asyncio.Transport) -> None:
-        settings = services.settings
+    def __init__(
+        self, number: int, environment: str, house: House, transport: asyncio.Transport, budget: Budget
+    ) -> None:
         self.number = number
         self.environment = environment
         self.app_authorised = False
         self.authorisations: dict[int, Authorisation] = {}
-        self.budget = Budget(settings.requests_per_second, settings.history_rate)
+        self.budget = budget
         self.wire: Wire | None = None
         self.open = True
         self.paused = False
@@ -54,9 +65,9 @@ class Connection:
         # Half-open (fault N03, N04): `deaf` ignores what comes in, `mute` lets nothing out.
         self.deaf = False
         self.mute = False
-        self.last_in = self.last_out = services.clock.monotonic()
+        self.last_in = self.last_out = house.clock.monotonic()
         self.sink: Callable[[bytes], None] = transport.write
-        self._services = services
+        self._house = house
         self._transport = transport
         self._out: list[bytes] = []
         self._flush_due = False
@@ -68,11 +79,8 @@ class Connection:
 
     def send(self, outgoing: Outgoing) -> None:
         """Send one message, through the faults on outgoing frames if there are any."""
-        if self._services.faults.on_frames:
-            for changed in self._services.faults.frames(self, outgoing):
-                self.send_raw(changed.encode())
-            return
-        self.send_raw(outgoing.encode())
+        for each in self._house.outgoing(self, outgoing):
+            self.send_raw(each.encode())
 
     def send_raw(self, message: bytes) -> None:
         """Frame and queue a serialized ProtoMessage, past the faults."""
@@ -96,7 +104,7 @@ class Connection:
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        self.last_out = self._services.clock.monotonic()
+        self.last_out = self._house.clock.monotonic()
         self.sink(data)
         if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self.abort()
@@ -151,6 +159,5 @@ class Connection:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        self._services.hub.connection_ended(self)
-        self._services.faults.connection_ended(self.app_authorised, self._services.clock.monotonic())
+        self._house.connection_ended(self)
         self.authorisations.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from bridge.simulator.budget import Budget
 from bridge.simulator.connection import Connection
 from bridge.simulator.envelope import Outgoing
 from bridge.simulator.refusals import RefusedByProxy
@@ -34,8 +35,13 @@ class Socket(asyncio.Protocol):
         counters = self._services.counters
         counters.connections_opened += 1
         counters.dials.append(self._services.clock.now_ms())
+        settings = self._services.settings
         connection = Connection(
-            counters.connections_opened, self._environment, self._services, cast(asyncio.Transport, transport)
+            counters.connections_opened,
+            self._environment,
+            self._services,
+            cast(asyncio.Transport, transport),
+            Budget(settings.requests_per_second, settings.history_rate),
         )
         self._connection = connection
         self._services.hub.connections[connection.number] = connection

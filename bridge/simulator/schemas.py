@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from core.orders import OrderType, Side, TimeInForce
@@ -49,7 +49,7 @@ class OrderBody(Body):
     take_profit: Positive | None = None
     relative_stop_loss: Positive | None = None
     relative_take_profit: Positive | None = None
-    trailing_stop_loss: bool = False
+    trailing_stop_loss: bool = Field(False, validation_alias=AliasChoices("trailingStopLoss", "trailing"))
     position_id: int | None = None
     client_order_id: str | None = Field(None, max_length=50)
     label: str | None = Field(None, max_length=100)
@@ -57,7 +57,10 @@ class OrderBody(Body):
 
 
 class CloseBody(Body):
-    position_id: int
+    """Without a position id: every open position, of `symbol` if that is given."""
+
+    position_id: int | None = None
+    symbol: str | None = None
     units: Positive | None = None
 
 
@@ -99,8 +102,12 @@ class QuoteBody(Body):
 
 
 class PricesBody(Body):
-    """`quotes` by symbol name; `server` limits them to one, such as "Sim-demo"; `freeze` stops or starts the walk."""
+    """`quotes` by symbol name, or one as `symbol`, `bid`, `ask`; `server` limits them to one server, such as
+    "Sim-demo"; `freeze` stops or starts the walk."""
 
+    symbol: str | None = None
+    bid: Positive | None = None
+    ask: Positive | None = None
     quotes: dict[str, QuoteBody] = Field(default_factory=dict)
     server: str | None = None
     freeze: bool | None = None

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from bridge.runtime.clock import Clock, SystemClock
 from bridge.runtime.tasks import Tasks
-from bridge.simulator import actions
+from bridge.simulator.actions import Actions
 from bridge.simulator.admin import start_admin
 from bridge.simulator.certificates import Certificates, make_certificates
 from bridge.simulator.counters import Counters
@@ -30,6 +30,7 @@ from bridge.simulator.depth import DepthBoard
 from bridge.simulator.desk import Desk
 from bridge.simulator.dispatch import Dispatcher
 from bridge.simulator.faults import FaultTable
+from bridge.simulator.hooks import FaultHooks
 from bridge.simulator.hub import Hub
 from bridge.simulator.listener import Socket
 from bridge.simulator.prices import Prices
@@ -63,7 +64,7 @@ class Ports:
         return line
 
 
-def make_services(settings: SimulatorSettings, clock: Clock) -> Services:
+def make_services(settings: SimulatorSettings, clock: Clock, faults: FaultHooks) -> Services:
     """Build the parts of a simulator without opening anything. Deterministic for settings and clock."""
     # Separate streams, so that a fault's dice never change the prices.
     engine_random, price_random, fault_random = (random.Random(settings.seed * 3 + index) for index in range(3))
@@ -89,13 +90,13 @@ def make_services(settings: SimulatorSettings, clock: Clock) -> Services:
         depth=depth,
         hub=hub,
         desk=desk,
-        faults=FaultTable(),
+        faults=faults,
         random=fault_random,
         counters=counters,
     )
 
     def publish(tick: Tick) -> None:
-        spots.publish(tick, faulty=bool(services.faults.on_frames))
+        spots.publish(tick, faulty=bool(faults.on_frames))
         depth.publish(prices.latest(tick.server, tick.symbol_id) or tick)
 
     prices.publish = publish
@@ -108,8 +109,9 @@ class Simulator:
 
     def __init__(self, settings: SimulatorSettings | None = None, clock: Clock | None = None) -> None:
         self.settings = settings or SimulatorSettings()
-        self.services = make_services(self.settings, clock or SystemClock())
-        self.actions = actions.Actions(self.services)
+        faults = FaultTable()
+        self.services = make_services(self.settings, clock or SystemClock(), faults)
+        self.actions = Actions(self.services, faults)
         self._dispatcher = Dispatcher(self.services)
         self._tasks = Tasks("simulator")
         self._servers: list[asyncio.Server] = []

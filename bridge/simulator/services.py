@@ -9,10 +9,12 @@ import random
 from dataclasses import dataclass
 
 from bridge.runtime.clock import Clock
+from bridge.simulator.connection import Connection
 from bridge.simulator.counters import Counters
 from bridge.simulator.depth import DepthBoard
 from bridge.simulator.desk import Desk
-from bridge.simulator.faults import FaultTable
+from bridge.simulator.envelope import Outgoing
+from bridge.simulator.hooks import FaultHooks
 from bridge.simulator.hub import Hub
 from bridge.simulator.prices import Prices
 from bridge.simulator.settings import SimulatorSettings
@@ -34,6 +36,15 @@ class Services:
     depth: DepthBoard
     hub: Hub
     desk: Desk
-    faults: FaultTable
+    faults: FaultHooks
     random: random.Random
     counters: Counters
+
+    def outgoing(self, connection: Connection, message: Outgoing) -> list[Outgoing]:
+        """What really goes out for a message."""
+        return self.faults.frames(connection, message) if self.faults.on_frames else [message]
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Forget a connection and its account sessions."""
+        self.hub.connection_ended(connection)
+        self.faults.connection_ended(connection.app_authorised, self.clock.monotonic())
