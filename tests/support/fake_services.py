@@ -126,7 +126,7 @@ class FakeSessions:
         return default if account_id in (None, "1") else f"{default}_{account_id}"
 
     def counts(self) -> dict[str, int]:
-        return {"live": len(self.table)}
+        return {"live": len(self.table)} if self.table else {}
 
     def brokers(self) -> dict[str, ChannelHealth]:
         return {"sim": ChannelHealth(1, self.channel, 5)}

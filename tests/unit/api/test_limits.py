@@ -1,0 +1,224 @@
+"""How often, how many, how slowly: rates, sockets, deadlines, drain."""
+
+import asyncio
+
+import pytest
+
+from bridge.api import connections, dispatch
+from bridge.api.callers import network_of
+from bridge.api.dispatch import Policy
+from bridge.api.limits import RateLimiter
+from tests.support.fake_services import APP_KEY, BOTH_KEY, OPS_KEY, Api, running_api
+from tests.support.raw_http import exchange, read_answer
+from tests.support.waiting import eventually
+
+
+def test_a_bucket_refills_at_its_rate():
+    limiter = RateLimiter(20)
+    assert [limiter.take("a", 0.0) for _ in range(20)] == [None] * 20
+    assert limiter.take("a", 0.0) == pytest.approx(0.05)
+    assert limiter.take("b", 0.0) is None
+    assert limiter.take("a", 0.05) is None
+    assert limiter.take("a", 0.05) == pytest.approx(0.05)
+    assert [limiter.take("a", 100.0) for _ in range(20)] == [None] * 20
+    assert limiter.take("a", 100.0) is not None
+
+
+def test_the_table_of_buckets_is_bounded():
+    limiter = RateLimiter(1, size=100)
+    for number in range(1000):
+        limiter.take(str(number), 0.0)
+    assert len(limiter) == 100
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("[2001:db8:1::1]", "2001:db8:1::/64"),
+        ("nonsense", "unknown"),
+    ],
+)
+def test_addresses_of_one_caller_count_as_one(address: str, network: str):
+    assert network_of(address) == network
+
+
+async def statuses(api: Api, count: int, key: str | None, **headers: str) -> list[int]:
+    answers = []
+    for _ in range(count):
+        async with api.request("GET", "/health", key, headers=headers) as answer:
+            answers.append(answer.status)
+            if answer.status == 429:
+                assert int(answer.headers["Retry-After"]) >= 1
+    return answers
+
+
+async def test_callers_are_limited_each_for_themself():
+    async with running_api(policy=Policy()) as api:
+        assert (await statuses(api, 25, None)).count(429) == 5
+        assert (await statuses(api, 110, APP_KEY)).count(429) == 10
+        assert (await statuses(api, 5, OPS_KEY)).count(429) == 0
+        assert (await statuses(api, 1, "app.forged")) == [429]  # a wrong key is nobody, at this address
+        api.clock.advance(1)
+        assert (await statuses(api, 20, None)).count(429) == 0
+
+
+async def test_a_forged_forwarding_header_does_not_help_when_no_proxy_is_trusted():
+    async with running_api(policy=Policy()) as api:
+        seen = [(await statuses(api, 1, None, **{"X-Forwarded-For": f"10.0.0.{number}"}))[0] for number in range(25)]
+        assert seen.count(429) == 5
+
+
+async def test_only_the_trusted_proxys_entry_counts_when_one_is_in_front():
+    async with running_api(policy=Policy(), proxy_hops=1) as api:
+        for number in range(25):
+            forged = {"X-Forwarded-For": f"10.0.0.{number}, 203.0.113.7"}
+            assert await statuses(api, 1, None, **forged) == [200 if number < 20 else 429]
+        assert await statuses(api, 1, None, **{"X-Forwarded-For": "203.0.113.7, 203.0.113.8"}) == [200]
+
+
+async def test_a_slow_head_ends_in_408(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "WHOLE_REQUEST_S", 0.2)
+    async with running_api() as api:
+        for data in (b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: x\r\nX-"):
+            answer = await exchange(api.port, data, within_s=5)
+            assert answer.status == 408
+            assert answer.problem.endswith(":request-timeout")
+
+
+async def test_a_dripping_head_ends_in_408(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "WHOLE_REQUEST_S", 0.3)
+    async with running_api() as api, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        answer = asyncio.ensure_future(read_answer(reader))
+        for byte in b"GET /health HTTP/1.1\r\nX-Slow: " + b"y" * 1000:
+            if answer.done():
+                break
+            writer.write(bytes([byte]))
+            await asyncio.wait([answer], timeout=0.01)
+        assert (await answer).status == 408
+        writer.close()
+
+
+async def test_a_slow_body_ends_in_408(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "WHOLE_REQUEST_S", 0.3)
+    async with running_api() as api:
+        head = "POST /api/start-session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head += f"Authorization: Bearer {BOTH_KEY}\r\nContent-Length: 50\r\n\r\n" + '{"userId"'
+        answer = await exchange(api.port, head.encode(), within_s=5)
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+
+
+async def test_a_second_request_on_a_connection_has_its_own_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "WHOLE_REQUEST_S", 0.3)
+    async with running_api() as api, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        for _ in range(3):
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await read_answer(reader)).status == 200
+            await asyncio.sleep(0.2)  # an idle connection is kept longer than one request may take
+        writer.write(b"GET /hea")
+        assert (await read_answer(reader)).status == 408
+        writer.close()
+
+
+async def test_a_slow_service_ends_in_503(monkeypatch: pytest.MonkeyPatch, api: Api):
+    monkeypatch.setattr(connections, "WHOLE_REQUEST_S", 0.2)
+
+    async def never(**more: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(api.sessions, "start", never)
+    async with api.request("POST", "/api/start-session", json={"userId": "u", "broker": "sim"}) as answer:
+        assert answer.status == 503
+        assert answer.headers["Retry-After"]
+
+
+async def test_drippers_push_out_one_another_and_not_a_caller(monkeypatch: pytest.MonkeyPatch):
+    async with running_api() as api:
+        monkeypatch.setattr(api.server.connections, "_most_per_address", 50)
+        drippers = []
+        for _ in range(200):
+            _, writer = await asyncio.open_connection("127.0.0.1", api.port)
+            writer.write(b"GET /he")
+            drippers.append(writer)
+        await eventually(lambda: api.server.connections.evicted >= 150, within_s=5)
+        assert len(api.server.connections) <= 50
+        async with api.request("GET", "/health") as answer:
+            assert answer.status == 200
+        for writer in drippers:
+            writer.close()
+
+
+async def test_a_socket_is_refused_when_all_others_are_at_work(monkeypatch: pytest.MonkeyPatch):
+    async with running_api() as api, asyncio.timeout(10):
+        gate, begun = asyncio.Event(), asyncio.Semaphore(0)
+
+        async def slow(**more: object) -> None:
+            begun.release()
+            await gate.wait()
+            raise RuntimeError("ends")
+
+        monkeypatch.setattr(api.sessions, "start", slow)
+        monkeypatch.setattr(api.server.connections, "_most_per_address", 2)
+        calls = [
+            asyncio.ensure_future(api.request("POST", "/api/start-session", json={"userId": "u", "broker": "sim"}))
+            for _ in range(2)
+        ]
+        for _ in calls:
+            await begun.acquire()
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        assert await reader.read() == b""
+        writer.close()
+        assert api.server.connections.refused == 1
+        gate.set()
+        for call in calls:
+            assert (await call).status == 500
+
+
+async def test_too_many_requests_at_once_get_503_but_probes_answer(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dispatch, "AT_ONCE", 1)
+    async with running_api() as api, asyncio.timeout(10):
+        gate, begun = asyncio.Event(), asyncio.Event()
+
+        async def slow(**more: object) -> None:
+            begun.set()
+            await gate.wait()
+            raise RuntimeError("ends")
+
+        monkeypatch.setattr(api.sessions, "start", slow)
+        body = {"userId": "u", "broker": "sim"}
+        call = asyncio.ensure_future(api.request("POST", "/api/start-session", json=body))
+        await begun.wait()
+        async with api.request("GET", "/api/sessions") as answer:
+            assert answer.status == 503
+            assert answer.headers["Retry-After"] == "1"
+        async with api.request("GET", "/health/live") as answer:
+            assert answer.status == 200
+        gate.set()
+        assert (await call).status == 500
+
+
+async def test_many_pipelined_requests_are_answered_one_by_one(api: Api):
+    count = 500
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * count)
+        for _ in range(count):
+            assert (await read_answer(reader)).status == 200
+        writer.close()
+
+
+async def test_a_draining_bridge_reads_but_takes_nothing_new(api: Api):
+    api.server.begin_drain()
+    for path in ("/api/start-session", "/api/stop-session"):
+        async with api.request("POST", path, json={"userId": "u", "broker": "sim"}) as answer:
+            assert answer.status == 503
+            assert answer.headers["Retry-After"]
+            assert (await answer.json())["type"].endswith(":draining")
+    for path, status in (("/health/ready", 503), ("/health/live", 200), ("/health", 200), ("/api/sessions", 200)):
+        async with api.request("GET", path) as answer:
+            assert answer.status == status, path
