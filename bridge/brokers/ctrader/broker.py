@@ -1,0 +1,249 @@
+"""The cTrader adapter behind `bridge.brokers.base.Broker`: accounts, sessions, credentials, refresh, health.
+
+It owns the pools of channels and the hubs of accounts. Sessions of one account share a hub; nobody is given an account
+that the own token does not list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+from bridge.brokers.base import (
+    BrokerAccount,
+    BrokerFault,
+    Capabilities,
+    ChannelHealth,
+    Credential,
+    Environment,
+    FaultKind,
+    ReasonCode,
+    SessionListener,
+    Stage,
+)
+from bridge.brokers.ctrader import credential as credentials
+from bridge.brokers.ctrader import faults, login
+from bridge.brokers.ctrader.context import Context
+from bridge.brokers.ctrader.hub import AccountHub, LoginRequest, Member
+from bridge.brokers.ctrader.listing import Listed, Listing, choose, read_listing
+from bridge.brokers.ctrader.pool import Pool, channel_health
+from bridge.brokers.ctrader.scheduling import Priority
+from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.ctrader.stats import Stats
+from bridge.runtime.clock import Clock
+from bridge.runtime.tasks import Tasks
+from core.account import AccountMirror
+from core.secret import Secret
+from protos.ctrader import messages_pb2
+
+
+class CtraderBroker:
+    """Implements `Broker`. Build one per process and application; call `close` at the end."""
+
+    name = "ctrader"
+    capabilities = Capabilities(refresh=True)
+
+    def __init__(self, settings: CtraderSettings, clock: Clock, rng: random.Random, tasks: Tasks) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._tasks = tasks
+        self._stats = Stats()
+        self._context = Context(settings, clock, tasks, self._stats)
+        self._pools = {
+            environment: Pool(environment, settings, clock, rng, tasks, self._stats) for environment in Environment
+        }
+        self._hubs: dict[tuple[Environment, int], AccountHub] = {}
+
+    # ------------------------------------------------------------ Broker
+
+    def read_credential(self, grant_id: str, entry: Mapping[str, object]) -> Credential:
+        """See `credential.read`."""
+        return credentials.read(grant_id, entry)
+
+    def login_slots(self, environment: Environment) -> int:
+        """Logins that keep the request budget of all channels busy without queueing out of order."""
+        return self._pools[environment].slots()
+
+    def reconcile_interval_s(self, environment: Environment) -> float:
+        """max(60 s, 2N / (0.25 x rate)) over the accounts now held (DESIGN §5)."""
+        accounts = sum(1 for held_in, _ in self._hubs if held_in is environment)
+        return self._pools[environment].reconcile_interval_s(accounts)
+
+    def session(self, environment: Environment, account_id: str | None, listener: SessionListener) -> CtraderSession:
+        """A new account session; no I/O."""
+        return CtraderSession(self, environment, account_id, listener)
+
+    async def accounts(self, credential: Credential) -> list[BrokerAccount]:
+        """What the token covers, both environments. Always asks the broker. Raises BrokerFault."""
+        listing = await self._read_listing(credential.environment, credentials.access_token(credential), Priority.AUTH)
+        return [account.account() for account in listing.accounts]
+
+    async def refresh(self, credential: Credential) -> Mapping[str, Secret]:
+        """Exchange the refresh token in band (ctrader.md §2.2); it is spent by this. Raises BrokerFault.
+
+        A timeout or a cut leaves the outcome unknown and is transient: the caller tries the old pair once more.
+        """
+        old = credential.secrets.get("refreshToken")
+        if old is None:
+            raise credentials.cannot_refresh()
+        channel = self._pools[credential.environment].any()
+        await channel.ready()
+        request = messages_pb2.ProtoOARefreshTokenReq(refreshToken=old.reveal())
+        reply = messages_pb2.ProtoOARefreshTokenRes
+        try:
+            answer = await channel.call(request, reply, Priority.AUTH_AT_RISK, self._settings.auth_timeout_s)
+        except BrokerFault as fault:
+            self._stats.count("refreshes_refused")
+            raise faults.refused_refresh(fault) from fault
+        self._stats.count("refreshes")
+        access = Secret(answer.accessToken)
+        self._context.token_issued(access.fingerprint())
+        self._context.listings.drop(credentials.access_token(credential).fingerprint())
+        return {"accessToken": access, "refreshToken": Secret(answer.refreshToken)}
+
+    def health(self) -> ChannelHealth:
+        """Channels of both environments."""
+        return channel_health(list(self._pools.values()), self._clock)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Counters: `requests.<outcome>`, `refusals.<code>`, `reconnects.<cause>`, `dials`, `dials_failed.<cause>`,
+        `events.<type>`, `frames`, `bytes`, `unknown_payload_types`, `quarantined`, `foreign_events`, `late_events`,
+        `garbage_frames`, `lost_events`, `reconciles`, `probes`, `refreshes` ...; the request round trip as
+        `roundtrip.le_<s>` (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`.
+        """
+        values = self._stats.read()
+        spots = frames = size = 0
+        for pool in self._pools.values():
+            pool_frames, pool_spots, pool_bytes = pool.traffic()
+            frames, spots, size = frames + pool_frames, spots + pool_spots, size + pool_bytes
+        values.update({"events.spot": spots, "frames": frames, "bytes": size})
+        values["accounts"] = len(self._hubs)
+        values["channels"] = sum(len(pool.channels) for pool in self._pools.values())
+        return values
+
+    async def close(self) -> None:
+        """Close all channels. Sessions are not told."""
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        self._hubs.clear()
+
+    # ------------------------------------------------------------ for sessions
+
+    async def cover(self, environment: Environment, account_id: str | None, token: Secret, at_risk: bool) -> Listed:
+        """The account to serve, proven by the caller's own token. Raises BrokerFault."""
+        fingerprint = token.fingerprint()
+        listing = self._context.listings.get(fingerprint)
+        if listing is not None:
+            try:
+                return choose(listing, environment, account_id)
+            except BrokerFault:
+                if self._clock.monotonic() - listing.read_at < self._settings.listing_max_age_s:
+                    raise
+        priority = Priority.AUTH_AT_RISK if at_risk else Priority.AUTH
+        listing = await self._read_listing(environment, token, priority)
+        return choose(listing, environment, account_id)
+
+    async def attach(self, environment: Environment, listed: Listed, member: Member) -> AccountHub:
+        """The hub of an account, with one more member."""
+        key = (environment, listed.number)
+        while (hub := self._hubs.get(key)) is not None and hub.leaving is not None:
+            await asyncio.shield(hub.leaving)
+        if hub is None:
+            hub = self._hubs[key] = AccountHub(self._context, self._pools[environment], listed, login)
+        if member not in hub.members:
+            hub.members.append(member)
+        return hub
+
+    async def detach(self, hub: AccountHub, member: Member) -> None:
+        """A member leaves; the last one ends the account's authorisation."""
+        if member in hub.members:
+            hub.members.remove(member)
+        if hub.members or hub.leaving is not None:
+            return
+        try:
+            await hub.log_out()
+        finally:
+            key = (hub.environment, hub.number)
+            if self._hubs.get(key) is hub:
+                del self._hubs[key]
+
+    async def _read_listing(self, environment: Environment, token: Secret, priority: Priority) -> Listing:
+        channel = self._pools[environment].any()
+        await channel.ready()
+        now = self._clock.monotonic()
+        listing = await read_listing(channel, token, priority, self._settings.auth_timeout_s, now)
+        self._context.listings.put(token.fingerprint(), listing)
+        return listing
+
+
+class CtraderSession:
+    """Implements `AccountSession`: one user's login to one account, over a hub that others may share."""
+
+    __slots__ = ("_account_id", "_broker", "_environment", "_hub", "_member", "_mirror")
+
+    def __init__(
+        self, broker: CtraderBroker, environment: Environment, account_id: str | None, listener: SessionListener
+    ) -> None:
+        self._broker = broker
+        self._environment = environment
+        self._account_id = account_id
+        self._member = Member(listener)
+        self._hub: AccountHub | None = None
+        self._mirror: AccountMirror | None = None
+
+    @property
+    def mirror(self) -> AccountMirror | None:
+        return self._mirror
+
+    @property
+    def account_id(self) -> str | None:
+        return self._account_id
+
+    @property
+    def contact_monotonic(self) -> float | None:
+        hub = self._hub
+        if hub is None or not self._member.joined or not hub.authorised or hub.channel is None:
+            return None
+        return hub.channel.last_inbound
+
+    async def login(self, credential: Credential, *, at_risk: bool) -> None:
+        """See `AccountSession.login`."""
+        member = self._member
+        member.joined = False
+        member.listener.stage(Stage.CONNECTING)
+        token = credentials.access_token(credential)
+        fingerprint = token.fingerprint()
+        try:
+            listed = await self._broker.cover(self._environment, self._account_id, token, at_risk)
+            if self._hub is None or self._hub.leaving is not None:
+                self._hub = await self._broker.attach(self._environment, listed, member)
+            self._account_id = str(listed.number)
+            await self._hub.place().ready()
+            member.listener.stage(Stage.AUTHORIZING)
+            member.waiting = True
+            await self._hub.log_in(member, LoginRequest(token, fingerprint, at_risk))
+        except BrokerFault as fault:
+            if fault.kind is FaultKind.FATAL_USER:
+                await self._leave()
+            raise
+        finally:
+            member.waiting = False
+        member.joined = True
+        self._mirror = self._hub.mirror
+
+    async def reconcile(self) -> int:
+        """See `AccountSession.reconcile`."""
+        if self._hub is None or not self._member.joined:
+            raise faults.transient(ReasonCode.ACCOUNT_SESSION_ENDED, "The account is not live.")
+        return await self._hub.reconcile()
+
+    async def logout(self) -> None:
+        """See `AccountSession.logout`."""
+        await self._leave()
+
+    async def _leave(self) -> None:
+        hub, self._hub = self._hub, None
+        self._member.joined = False
+        self._member.fingerprint = None
+        if hub is not None:
+            await self._broker.detach(hub, self._member)
