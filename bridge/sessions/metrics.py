@@ -29,6 +29,7 @@ def read_metrics(
     sessions: Iterable[Session],
     waiting: Mapping[tuple[str, str], int],
     logging_in: Mapping[tuple[str, str], int],
+    internal_errors: int,
 ) -> SessionMetrics:
     """Counters as they are, gauges from one pass over the table."""
     by_status: Counter[tuple[str, str]] = Counter()
@@ -46,5 +47,5 @@ def read_metrics(
         refreshes=counters.refreshes.copy(),
         reconciles=counters.reconciles.copy(),
         lost_events=counters.lost_events.copy(),
-        internal_errors=counters.internal_errors,
+        internal_errors=internal_errors,
     )

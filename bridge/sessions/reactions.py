@@ -36,9 +36,7 @@ class Reaction:
     counts: bool = True
 
 
-def react(
-    fault: BrokerFault, *, attempt: int, quick: int, rng: Random, was_live: bool = False, can_refresh: bool = True
-) -> Reaction:
+def react(fault: BrokerFault, *, attempt: int, quick: int, rng: Random, was_live: bool = False) -> Reaction:
     """Decide. `attempt`: failures since last steady; `quick`: how often it was sent to authorise again at once.
 
     A token refused at login is renewed however often that happened: the grant's own budget limits it. One that ends
@@ -58,8 +56,6 @@ def react(
                 return Reaction(Event.AUTH_LOST, counts=False)
             delay = backoff.retry_delay(attempt, rng, retry_after_s=wait, shared=shared)
         case FaultKind.TOKEN:
-            if not can_refresh:
-                return Reaction(Event.USER_NEEDED)
             if quick < backoff.QUICK_REAUTHORISATIONS or not was_live:
                 return Reaction(Event.TOKEN_REFUSED, counts=False)
             delay = backoff.retry_delay(attempt, rng, retry_after_s=wait, shared=shared)
@@ -68,6 +64,13 @@ def react(
         case FaultKind.FATAL_APP:
             delay = backoff.application_delay(attempt, rng, retry_after_s=wait)
     return Reaction(event, delay, counts)
+
+
+def final(fault: BrokerFault) -> BrokerFault:
+    """The same refusal, where nothing can be refreshed: only the user can help."""
+    answer = BrokerFault(FaultKind.FATAL_USER, fault.reason, broker_code=fault.broker_code)
+    answer.__cause__ = fault.__cause__
+    return answer
 
 
 def internal_error() -> BrokerFault:
@@ -89,8 +92,8 @@ def no_credentials() -> BrokerFault:
 
 
 def credentials_invalid(field: str | None) -> BrokerFault:
-    """The stored entry has become unusable. Only the field's path is named, never its content."""
-    where = f" ({field})" if field else ""
+    """The stored entry has become unusable. Only the field is named: its path may hold the user id."""
+    where = f" ({field.rpartition('.')[2]})" if field else ""
     message = f"The stored credentials cannot be used{where}; enter them again."
     return BrokerFault(FaultKind.FATAL_USER, Reason(ReasonCode.CREDENTIALS_INVALID, message))
 

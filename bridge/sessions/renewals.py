@@ -15,14 +15,15 @@ _ACCESS_REFUSED = frozenset({ReasonCode.TOKEN_EXPIRED, ReasonCode.TOKEN_REVOKED}
 
 
 class Grant:
-    """One grant in trouble. `fault`: the refusal; `waiting`: sessions that are refreshing."""
+    """One grant in trouble. `fault`: the refusal; `waiting`: sessions that are refreshing; `asked`: a refresh is on."""
 
-    __slots__ = ("budget", "fault", "refused", "waiting")
+    __slots__ = ("asked", "budget", "fault", "refused", "waiting")
 
     def __init__(self, refused: Credential, fault: BrokerFault) -> None:
         self.refused = refused
         self.fault = fault
         self.budget = AuthBudget()
+        self.asked = False
         self.waiting: dict[Session, None] = {}
 
 
@@ -33,7 +34,9 @@ def same_secrets(one: Credential | None, other: Credential | None) -> bool:
 
 def is_access_refusal(fault: BrokerFault) -> bool:
     """True for a refusal of the credential itself, as opposed to one of the account or the moment."""
-    return fault.kind is FaultKind.TOKEN or (fault.kind is FaultKind.FATAL_USER and fault.reason.code in _ACCESS_REFUSED)
+    return fault.kind is FaultKind.TOKEN or (
+        fault.kind is FaultKind.FATAL_USER and fault.reason.code in _ACCESS_REFUSED
+    )
 
 
 class Renewals:
@@ -73,9 +76,9 @@ class Renewals:
         return grant.fault
 
     def accepted(self, credential: Credential) -> None:
-        """A login succeeded: the grant is well, unless sessions still wait for a refresh of it."""
+        """A login succeeded: the grant is well, unless a refresh of it is still on."""
         grant = self._grants.get(credential.grant_id)
-        if grant is not None and not grant.waiting:
+        if grant is not None and not grant.waiting and not grant.asked:
             del self._grants[credential.grant_id]
 
     def leave(self, session: Session) -> None:

@@ -29,13 +29,16 @@ class Recorder(Protocol):
     """Where records are written, as sessions see it. The flusher is one."""
 
     def register(self, keys: tuple[str, ...], source: RecordSource) -> Entry:
-        """Begin to keep the record of `source` under these keys; the first is canonical."""
+        """Begin to keep the record of `source` under these keys, the canonical one first; it is written at once.
+
+        Keys that are still registered are taken over; a fenced entry is replaced by one that claims anew.
+        """
 
     def mark(self, entry: Entry, *, urgent: bool = False) -> None:
         """The reading differs from what was last written. Cheap: called from frame callbacks."""
 
     async def release(self, entry: Entry) -> None:
-        """Wait (bounded) until the last state is written, then forget the entry. A fenced one is just forgotten."""
+        """Wait (bounded) until the last state is written, then forget the entry; no-op for one that was replaced."""
 
 
 class Desk(Protocol):

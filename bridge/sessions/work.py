@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bridge.brokers.base import AccountSession, Broker, BrokerFault, Credential, FaultKind, Reason, ReasonCode
-from bridge.cache.entry import Entry
 from bridge.credentials.grants import CredentialSource
 from bridge.sessions import reactions
-from bridge.sessions.session import Recorder, Session
+from bridge.sessions.session import Session
 from core.errors import InvalidInput, Unavailable
 from core.user_key import short_key
 
@@ -26,7 +25,7 @@ LOGIN_DEADLINE_S = 90.0  # the adapter has closer ones for each request; this on
 REFRESH_DEADLINE_S = 30.0
 RECONCILE_DEADLINE_S = 120.0  # lowest class in the adapter's request queue, so it may wait long
 LOGOUT_DEADLINE_S = 5.0
-PREVIOUS_DEADLINE_S = 5.0  # for a cancelled task to end
+PREVIOUS_DEADLINE_S = 6.0  # for a cancelled task to end, or an earlier logout
 CREDENTIAL_DEADLINE_S = 10.0
 
 
@@ -46,7 +45,10 @@ async def log_in(
     verdict: Callable[[Credential], BrokerFault | None],
     resolved: Callable[[Session, str], Awaitable[None]],
 ) -> LoginOutcome:
-    """Make a session live. `verdict` answers for credentials whose refusal is known; `resolved` takes a found account."""
+    """Make a session live.
+
+    `verdict` answers for credentials whose refusal is known; `resolved` takes the account of an unnamed session.
+    """
     asked = False
     try:
         async with asyncio.timeout(LOGIN_DEADLINE_S):
@@ -61,7 +63,7 @@ async def log_in(
             asked = True
             await account.login(credential, at_risk=session.at_risk)
             if session.account_id is None:
-                await resolved(session, _found_account(account))
+                await _resolve(session, account, resolved)
             return LoginOutcome(None, asked=True)
     except BrokerFault as fault:
         return LoginOutcome(fault, asked)
@@ -71,11 +73,18 @@ async def log_in(
         return LoginOutcome(_internal(session, "login", error), asked)
 
 
-def _found_account(account: AccountSession) -> str:
-    if account.account_id is None:
-        reason = Reason(ReasonCode.NO_ACCOUNTS, "The broker did not say which account this is; name the account.")
-        raise BrokerFault(FaultKind.FATAL_USER, reason)
-    return account.account_id
+async def _resolve(
+    session: Session, account: AccountSession, resolved: Callable[[Session, str], Awaitable[None]]
+) -> None:
+    """Say which account it is. When that is refused, the login is undone."""
+    try:
+        if account.account_id is None:
+            reason = Reason(ReasonCode.NO_ACCOUNTS, "The broker did not say which account this is; name the account.")
+            raise BrokerFault(FaultKind.FATAL_USER, reason)
+        await resolved(session, account.account_id)
+    except BaseException:
+        await log_out(session, session.drop_account(), None)
+        raise
 
 
 async def _credential(session: Session, credentials: CredentialSource) -> Credential:
@@ -128,7 +137,8 @@ async def reconcile(session: Session, account: AccountSession) -> int | BrokerFa
 
 async def log_out(session: Session, account: AccountSession | None, previous: asyncio.Task[Any] | None) -> None:
     """End the broker's side, after the session's previous task has ended."""
-    await _ended([] if previous is None else [previous])
+    if previous is not None and not previous.done():
+        await asyncio.wait({previous}, timeout=PREVIOUS_DEADLINE_S)
     if account is None:
         return
     try:
@@ -138,19 +148,6 @@ async def log_out(session: Session, account: AccountSession | None, previous: as
         log.warning("the broker did not confirm a logout in time", extra=_who(session))
     except Exception as error:  # noqa: BLE001  last resort: the session is over all the same
         _internal(session, "logout", error)
-
-
-async def free_keys(recorder: Recorder, entry: Entry | None, before: Iterable[asyncio.Task[Any]]) -> None:
-    """Give up an entry when the tasks that still need it have ended, so that its keys can be registered anew."""
-    await _ended(before)
-    if entry is not None:
-        await recorder.release(entry)
-
-
-async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    pending = {task for task in tasks if not task.done()}
-    if pending:
-        await asyncio.wait(pending, timeout=PREVIOUS_DEADLINE_S + LOGOUT_DEADLINE_S)
 
 
 def _internal(session: Session, what: str, error: Exception) -> BrokerFault:

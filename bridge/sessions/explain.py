@@ -1,0 +1,104 @@
+"""Views of sessions, and why a session is as it is, in sentences. Reads rows; changes nothing."""
+
+from __future__ import annotations
+
+from bridge.brokers.base import ReasonCode
+from bridge.sessions.machine import Machine
+from bridge.sessions.session import Session
+from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, State, status_name
+from bridge.sessions.views import Explanation, SessionView
+
+_AWAITS = {
+    State.WAITING: "admission",
+    **dict.fromkeys(LOGIN_STATES, "login"),
+    **dict.fromkeys(TIMED_STATES, "timer"),
+    State.REFRESHING: "refresh",
+    State.ACTION_REQUIRED: "user",
+}
+_NEXT = {
+    State.CONNECTING: "It connects to the broker now.",
+    State.AUTHORIZING: "It logs in at the broker now.",
+    State.SYNCING: "It reads the account from the broker now.",
+    State.LIVE: "It follows the account and compares it with the broker from time to time.",
+    State.BACKOFF: "It tries again by itself.",
+    State.THROTTLED: "It tries again by itself when the broker's rate limit allows.",
+    State.MAINTENANCE: "It tries again by itself when the broker's maintenance should be over.",
+    State.REFRESHING: "It logs in again as soon as the access has been renewed.",
+    State.ACTION_REQUIRED: "Nothing until the user has acted and the session is started again.",
+    State.DRAINING: "Another process, or this one after its restart, takes over.",
+    State.STOPPED: "Nothing until it is started again.",
+    State.FENCED: "Nothing here: another process serves it. An explicit start would take it back.",
+}
+_START_AGAIN = "Then start the session again."
+_UNBLOCK = {
+    ReasonCode.TOKEN_EXPIRED: "Connect the broker again, so that new credentials are stored. " + _START_AGAIN,
+    ReasonCode.TOKEN_REVOKED: "Connect the broker again: the consent was withdrawn or has run out. " + _START_AGAIN,
+    ReasonCode.NO_CREDENTIALS: "Connect the broker. " + _START_AGAIN,
+    ReasonCode.CREDENTIALS_INVALID: "Correct the stored credentials. " + _START_AGAIN,
+    ReasonCode.ACCOUNT_NOT_COVERED: "Include this account in the consent, or start an account that it covers.",
+    ReasonCode.WRONG_ENVIRONMENT: "Start the session in the environment in which this account lives.",
+    ReasonCode.CHOOSE_ACCOUNT: "Start the session with one of the accounts named.",
+    ReasonCode.NO_ACCOUNTS: "Include an account of this environment in the consent. " + _START_AGAIN,
+    ReasonCode.ACCOUNT_DISABLED: "Ask the broker to enable the account. " + _START_AGAIN,
+    ReasonCode.APPLICATION_REFUSED: "The operator must correct the application's id and secret, or ask the broker.",
+    ReasonCode.CREDENTIALS_UNAVAILABLE: "The operator must bring back the place where credentials are kept.",
+}
+
+
+def view_of(session: Session, owner: str) -> SessionView:
+    """The session as listed, now."""
+    entry = session.entry
+    now = session.desk.clock.monotonic()
+    return SessionView(
+        serial=session.serial,
+        user_key=session.user_keys.canonical,
+        broker=session.broker,
+        environment=session.environment.value,
+        account_id=session.account_id,
+        status=status_name(session.state),
+        state=session.state.value,
+        reason=session.reason,
+        since=session.since_ms,
+        next_attempt_at=session.next_attempt_at_ms,
+        attempts=0 if session.is_steady(now) else session.attempts,
+        reconnects=session.reconnects,
+        events=session.events,
+        last_event_at=session.last_event_at_ms,
+        last_flush_at=None if entry is None else entry.last_flush_at_ms,
+        uptime_percent=session.uptime_percent(now),
+        owner=owner,
+        fence=None if entry is None else entry.fence,
+        version=0 if entry is None else entry.version,
+        cache_key=session.keys[0] if session.keys else None,
+    )
+
+
+def explain(session: Session, machine: Machine, owner: str) -> Explanation:
+    """Cause chain, what happens next and when, and what would unblock it."""
+    position = machine.logins.position(session.lane, session)
+    length = machine.logins.waiting(session.lane)
+    if session.state is not State.WAITING:
+        what_next = _NEXT[session.state]
+    elif position is None:
+        what_next = "It queues for its login as soon as its last attempt has ended."
+    else:
+        what_next = f"It logs in when its turn comes: place {position} of {length}, accounts at risk first."
+    return Explanation(
+        session=view_of(session, owner),
+        chain=session.evidence,
+        awaits=_AWAITS.get(session.state, "nothing"),
+        what_next=what_next,
+        unblock=_unblock(session),
+        next_attempt_at=session.next_attempt_at_ms,
+        queue_position=position,
+        queue_length=length,
+    )
+
+
+def _unblock(session: Session) -> str | None:
+    if session.state is State.LIVE or session.reason is None:
+        return None
+    advice = _UNBLOCK.get(session.reason.code)
+    if advice is None and session.state is State.ACTION_REQUIRED:
+        return "See the reason. " + _START_AGAIN
+    return advice

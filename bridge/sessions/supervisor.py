@@ -1,0 +1,243 @@
+"""The supervisor: owns the sessions of this process, and is the only one that acts on them.
+
+Adapters, flusher and finished tasks report into one inbox; one task takes the reports, then the timers, then admits
+whom the lanes have room for. No reader ever reconnects its own session, so no cancelled reader can strand one
+(reference/faults.md P11). Invariant: every session that is wanted and not live is in an admission queue, in a login,
+in a refresh, or has a timer; and it has a reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from random import Random
+from typing import Any
+
+from bridge.brokers.base import Broker, BrokerFault, Environment, ReasonCode, Stage
+from bridge.credentials.grants import CredentialSource
+from bridge.runtime.clock import Clock
+from bridge.runtime.tasks import Tasks
+from bridge.sessions import reactions, work
+from bridge.sessions.failing import Failing
+from bridge.sessions.inbox import Inbox
+from bridge.sessions.machine import Machine, short, who
+from bridge.sessions.metrics import read_metrics
+from bridge.sessions.reconciling import Reconciling
+from bridge.sessions.refreshing import Refreshing
+from bridge.sessions.session import Recorder, Session
+from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, TRANSITIONS, Event, State, next_state
+from bridge.sessions.views import SessionMetrics
+
+log = logging.getLogger(__name__)
+
+REPAIR_DELAY_S = 60.0
+_STAGE_EVENTS = {
+    Stage.CONNECTING: Event.CONNECTING,
+    Stage.AUTHORIZING: Event.AUTHORIZING,
+    Stage.SYNCING: Event.SYNCING,
+}
+
+
+class Supervisor:
+    """Runs all sessions of this process. `resolved` is told which account an unnamed session turned out to be."""
+
+    def __init__(
+        self,
+        *,
+        brokers: Mapping[str, Broker],
+        credentials: CredentialSource,
+        recorder: Recorder,
+        clock: Clock,
+        rng: Random,
+        tasks: Tasks,
+        resolved: Callable[[Session, str], Awaitable[None]],
+    ) -> None:
+        self.recorder = recorder
+        self.clock = clock
+        self._brokers = brokers
+        self._credentials = credentials
+        self._tasks = tasks
+        self._resolved = resolved
+        self._inbox = Inbox(self._repair)
+        self.machine = Machine(recorder=recorder, clock=clock, tasks=tasks, inbox=self._inbox)
+        self.table = self.machine.table
+        self._refreshing = Refreshing(self.machine, brokers, credentials)
+        self._reconciling = Reconciling(self.machine, brokers, rng)
+        self._failing = Failing(self.machine, self._refreshing, brokers, rng)
+        self._alarm: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------ commands
+
+    def start(self, session: Session) -> None:
+        """Start a session that is new or has ended, or try again one that waits for its user."""
+        old = session.state
+        if old is not State.ACTION_REQUIRED:
+            session.started_at, session.ended_at = self.clock.monotonic(), None
+            session.live_before_s, session.reconnects, session.was_live = 0.0, 0, False
+        session.attempts = session.quick = 0
+        self.machine.move(session, Event.START, reactions.STARTING)
+        if session.entry is None or old is State.FENCED:
+            self.machine.open_record(session)
+        self.machine.queue(session)
+        log.info("session started", extra=who(session))
+
+    def stop(self, session: Session) -> None:
+        """Stop a session: no timer, no login, a logout at the broker, and a record that says `stopped`."""
+        if session.state is not State.STOPPED:
+            self.machine.move(session, Event.STOP, reactions.STOPPED)
+            self.machine.end(session)
+            log.info("session stopped", extra=who(session))
+
+    def remove(self, session: Session) -> None:
+        """Stop a session and forget its row, because another row takes its place."""
+        self.stop(session)
+        self.table.remove(session)
+        self.machine.counters.events_of_removed[session.broker] += session.events
+        if session.entry is not None:
+            self._tasks.start(self.recorder.release(session.entry), name=f"release:{short(session)}")
+
+    async def settled(self, session: Session, timeout_s: float) -> None:
+        """Wait until a session is live, waits for its user, or has ended; at most `timeout_s`."""
+        await self.machine.settled(session, timeout_s)
+
+    async def drain(self, deadline_s: float) -> None:
+        """Mark everything as draining and end what is under way. Sockets are left to the brokers' own `close`."""
+        self.machine.draining = True
+        for session in self.table:
+            if (session.state, Event.DRAIN) in TRANSITIONS:
+                self.machine.move(session, Event.DRAIN, reactions.DRAINING)
+        pending = {session.task for session in self.table if session.task is not None}
+        if pending:
+            await asyncio.wait(pending, timeout=deadline_s)
+
+    def metrics(self) -> SessionMetrics:
+        """Counters and gauges."""
+        logins = self.machine.logins
+        counters = self.machine.counters
+        return read_metrics(
+            counters,
+            self.table,
+            waiting={lane: logins.waiting(lane) for lane in logins.lanes()},
+            logging_in={lane: logins.running(lane) for lane in logins.lanes()},
+            internal_errors=counters.internal_errors + self._inbox.errors,
+        )
+
+    # ------------------------------------------------------------ reports
+
+    def staged(self, session: Session, stage: Stage) -> None:
+        """From a login: how far it is. Shown at once; a late one is ignored."""
+        event = _STAGE_EVENTS[stage]
+        if session.state in LOGIN_STATES and next_state(session.state, event) is not session.state:
+            self.machine.move(session, event, reactions.STAGES[stage])
+
+    def lost(self, session: Session, fault: BrokerFault) -> None:
+        """From an adapter: this session ended. Acted on in the supervisor's own turn."""
+        self._inbox.put(session, partial(self._lost, session, session.epoch, fault))
+
+    def refused(self, session: Session) -> None:
+        """From the flusher: somebody else owns this session."""
+        self._inbox.put(session, partial(self._fenced, session))
+
+    def _lost(self, session: Session, epoch: int, fault: BrokerFault) -> None:
+        if session.epoch == epoch and (session.state is State.LIVE or session.state in LOGIN_STATES):
+            self._failing.fail(session, fault, asked=True)
+
+    def _fenced(self, session: Session) -> None:
+        """Log out, write nothing, never claim it back."""
+        if session.state is not State.FENCED:
+            self.machine.move(session, Event.FENCE, reactions.FENCED)
+            self.machine.end(session)
+            log.warning("session is served elsewhere", extra=who(session))
+
+    # ------------------------------------------------------------ the loop
+
+    async def run(self) -> None:
+        """Turn whenever something was reported or is due. Ends only by being cancelled."""
+        while True:
+            await self._inbox.wait()
+            await self._inbox.take_all()
+            if not self.machine.draining:
+                self._turn()
+
+    def _turn(self) -> None:
+        for session in self.machine.timers.due(self.clock.monotonic()):
+            self._inbox.guarded(session, partial(self._due, session))
+        self._refreshing.admit(self._failing.refresh_failed)
+        self._admit_logins()
+        self._reconciling.admit()
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due = self.machine.timers.next_due()
+        if due is not None:
+            delay_s = max(0.0, due - self.clock.monotonic())
+            self._alarm = asyncio.get_running_loop().call_later(delay_s, self._inbox.wake)
+
+    def _due(self, session: Session) -> None:
+        if session.state is State.LIVE:
+            self._reconciling.due(session)
+        else:
+            self.machine.move(session, Event.DUE, session.reason)
+            self.machine.queue(session)
+
+    def _repair(self, session: Session) -> None:
+        """Whatever went wrong with a session, leave it with something that brings it back."""
+        if (session.state, Event.RETRY_LATER) in TRANSITIONS:
+            self._failing.fail(session, reactions.internal_error(), asked=False)
+            self.machine.log_out(session)
+        elif session.state in TIMED_STATES:
+            self.machine.timers.set(self.clock.monotonic() + REPAIR_DELAY_S, session, session.epoch)
+        else:
+            self.machine.queue(session)
+
+    # ------------------------------------------------------------ logins
+
+    def _admit_logins(self) -> None:
+        logins = self.machine.logins
+        for lane in logins.lanes():
+            name, environment = lane
+            for session in logins.admit(lane, self._brokers[name].login_slots(Environment(environment))):
+                self._inbox.guarded(session, partial(self._log_in, session))
+
+    def _log_in(self, session: Session) -> None:
+        self.machine.move(session, Event.ADMITTED, reactions.STAGES[Stage.CONNECTING])
+        login = work.log_in(
+            session,
+            self._brokers[session.broker],
+            self._credentials,
+            verdict=lambda credential: self.machine.renewals.verdict(credential, self.clock.monotonic()),
+            resolved=self._resolved,
+        )
+        self.machine.hold(session, self._tasks.start(login, name=f"login:{short(session)}"), self._login_ended)
+
+    def _login_ended(self, session: Session, epoch: int, task: asyncio.Task[Any]) -> None:
+        self.machine.logins.finished(session.lane, session)
+        self.machine.task_ended(session, epoch, task)
+        if session.epoch != epoch:  # stopped, drained, fenced or lost meanwhile: its result means nothing any more
+            return
+        outcome = work.LoginOutcome(reactions.internal_error(), asked=False) if task.cancelled() else task.result()
+        fault = outcome.fault
+        self.machine.counters.logins["ok" if fault is None else fault.kind.value] += 1
+        if fault is None:
+            self._logged_in(session)
+        else:
+            self._failing.fail(session, fault, asked=outcome.asked)
+
+    def _logged_in(self, session: Session) -> None:
+        if session.credential is not None:
+            self.machine.renewals.accepted(session.credential)
+        self._failing.application_accepted(session)
+        if session.was_live:
+            session.reconnects += 1
+            cause = session.evidence[0].code if session.evidence else ReasonCode.ACCOUNT_SESSION_ENDED.value
+            self.machine.counters.reconnects[cause] += 1
+        else:
+            log.info("session live", extra=who(session))
+        self.machine.move(session, Event.LOGGED_IN, None)
+        session.was_live = True
+        self._reconciling.plan(session)
