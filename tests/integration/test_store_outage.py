@@ -26,9 +26,9 @@ async def keep_trading(world: World, rng: random.Random, stop: asyncio.Event) ->
     bid = 1.1
     while not stop.is_set():
         account = world.accounts[rng.choice(world.users)]
-        await world.sim("POST", f"/accounts/{account}/deposit", {"amount": rng.randint(1, 9999) / 100})
+        await world.sim("POST", f"/accounts/{account}/deposit", {"amount": rng.randint(1, 9999)})
         order = {"symbol": "EURUSD", "side": rng.choice(("buy", "sell")), "type": "market", "units": 1000}
-        await world.sim("POST", f"/accounts/{account}/order", order)
+        await world.sim("POST", f"/accounts/{account}/order", order, refusable=True)
         bid = round(bid * (1 + rng.uniform(-0.0001, 0.0001)), 5)
         await world.sim("POST", "/prices", {"quotes": {"EURUSD": {"bid": bid, "ask": round(bid + 0.00002, 5)}}})
         count += 3

@@ -84,6 +84,7 @@ async def run_storm(
 async def _trade(world: World, rng: random.Random, traders: Any, count: int, *, deposits_for: Any) -> None:
     """Random market and pending orders, closes, deposits and price moves, a few at once."""
     prices = {"EURUSD": 1.1, "GBPUSD": 1.28, "USDJPY": 150.0}
+    digits = {row["accountId"]: row["moneyDigits"] for row in (await world.sim("GET", "/accounts"))["accounts"]}
 
     async def one() -> None:
         kind = rng.choices(("order", "close", "deposit", "price"), (45, 20, 30, 5))[0]
@@ -91,11 +92,13 @@ async def _trade(world: World, rng: random.Random, traders: Any, count: int, *, 
         path = f"/accounts/{world.accounts[user]}"
         match kind:
             case "order":
-                await world.sim("POST", f"{path}/order", _random_order(rng, prices))
+                await world.sim("POST", f"{path}/order", _random_order(rng, prices), refusable=True)
             case "close":
                 await _close_one(world, rng, path)
             case "deposit":
-                await world.sim("POST", f"{path}/deposit", {"amount": rng.randint(1, 50_000) / 100})
+                await world.sim(
+                    "POST", f"{path}/deposit", {"amount": _random_amount(rng, digits[world.accounts[user]])}
+                )
             case "price":
                 await world.sim("POST", "/prices", {"quotes": _moved(rng, prices)})
 
@@ -111,6 +114,10 @@ async def _trade(world: World, rng: random.Random, traders: Any, count: int, *, 
                 group.create_task(gated())
 
 
+def _random_amount(rng: random.Random, digits: int) -> float:
+    return rng.randint(1, 50_000) if digits == 0 else round(rng.randint(1, 50_000) / 10**digits, digits)
+
+
 def _random_order(rng: random.Random, prices: dict[str, float]) -> dict[str, object]:
     symbol = rng.choice(TRADED)
     side = rng.choice(("buy", "sell"))
@@ -124,7 +131,7 @@ def _random_order(rng: random.Random, prices: dict[str, float]) -> dict[str, obj
 async def _close_one(world: World, rng: random.Random, path: str) -> None:
     truth = await world.sim("GET", path.replace("/accounts", "/truth"))
     if truth["positions"]:
-        await world.sim("POST", f"{path}/close", {"positionId": rng.choice(truth["positions"])["id"]})
+        await world.sim("POST", f"{path}/close", {"positionId": rng.choice(truth["positions"])["id"]}, refusable=True)
 
 
 def _moved(rng: random.Random, prices: dict[str, float]) -> dict[str, dict[str, float]]:

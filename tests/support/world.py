@@ -53,10 +53,12 @@ class World:
     users: Sequence[str]
     accounts: dict[str, str] = field(default_factory=dict)
 
-    async def sim(self, method: str, path: str, body: object = None) -> Any:
-        """Call the simulator's admin API."""
+    async def sim(self, method: str, path: str, body: object = None, *, refusable: bool = False) -> Any:
+        """Call the simulator's admin API. `refusable`: the broker may refuse the trade (409)."""
         async with self.http.request(method, f"http://127.0.0.1:{self.ports['admin']}/sim{path}", json=body) as answer:
             text = await answer.text()
+            if refusable and answer.status == 409:
+                return None
             assert answer.status < 300, f"{method} /sim{path} {body}: {answer.status} {text}"
             return json.loads(text) if text else None
 
