@@ -96,7 +96,7 @@ def affordable(account: Account, book: Book, order: Order, units: Decimal) -> Re
     now = totals(account)
     if after is None or now.equity is None:
         return Refusal(Code.NO_QUOTES, "Not enough quotes to compute the margin")
-    if after > now.used_margin and after > now.equity:
+    if after >= now.used_margin and after > now.equity:
         return Refusal(Code.NOT_ENOUGH_MONEY, "Not enough money to open the position")
     return None
 

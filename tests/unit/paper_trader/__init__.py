@@ -1,0 +1,1 @@
+"""The paper trading engine, judged by hand-worked numbers and by properties."""
