@@ -44,10 +44,10 @@ class CtraderBroker:
     name = "ctrader"
     capabilities = Capabilities(refresh=True)
 
-    def __init__(self, settings: CtraderSettings, clock: Clock, rng: random.Random, tasks: Tasks) -> None:
+    def __init__(self, settings: CtraderSettings, *, clock: Clock, rng: random.Random) -> None:
         self._settings = settings
         self._clock = clock
-        self._tasks = tasks
+        self._tasks = tasks = Tasks(self.name)
         self._stats = Stats()
         self._context = Context(settings, clock, tasks, self._stats)
         self._pools = {
@@ -125,6 +125,7 @@ class CtraderBroker:
     async def close(self) -> None:
         """Close all channels. Sessions are not told."""
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        await self._tasks.close()
         self._hubs.clear()
 
     # ------------------------------------------------------------ for sessions
