@@ -39,15 +39,15 @@ from protos.ctrader import messages_pb2
 
 
 class CtraderBroker:
-    """Implements `Broker`. Build one per process and application; call `close` at the end."""
+    """Implements `Broker`. Build one per process and application; call `close` at the end, which ends `tasks` too."""
 
     name = "ctrader"
     capabilities = Capabilities(refresh=True)
 
-    def __init__(self, settings: CtraderSettings, *, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, settings: CtraderSettings, clock: Clock, rng: random.Random, tasks: Tasks | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._tasks = tasks = Tasks(self.name)
+        self._tasks = tasks = tasks or Tasks(self.name)
         self._stats = Stats()
         self._context = Context(settings, clock, tasks, self._stats)
         self._pools = {
