@@ -22,7 +22,8 @@ LINES_KEPT = 10_000
 CLOSE_WITHIN_S = 0.3
 QUIET = ("websockets", "aiohttp", "aiohttp.access", "httpx", "httpcore", "redis", "asyncio")
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+_BREAKS = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}  # what JSON itself leaves as it is
+_ESCAPES = {code: f"\\x{code:02x}" for code in range(32)} | _BREAKS
 
 
 class JsonFormatter(logging.Formatter):
@@ -42,7 +43,7 @@ class JsonFormatter(logging.Formatter):
             line = orjson.dumps(event, default=str)
         except TypeError:  # a number beyond 64 bit or broken Unicode somewhere: print everything as clean text
             line = orjson.dumps({name: _clean(str(value)) for name, value in event.items()})
-        return line.decode()
+        return line.decode().translate(_BREAKS)
 
 
 class ConsoleFormatter(logging.Formatter):

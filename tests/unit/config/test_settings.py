@@ -1,0 +1,181 @@
+"""Settings: defaults, rules, one clear line for a wrong value, and no secret in any output."""
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bridge.config import VERSION, Settings, is_loopback, load_settings
+from bridge.config_table import describe
+from core.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[3]
+SECRET = "canary-secret-0123456789-0123456789"
+DIGEST = "ab" * 32
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(None)
+
+
+def test_nothing_configured_is_a_valid_start_on_loopback(monkeypatch: pytest.MonkeyPatch):
+    settings = load(monkeypatch)
+    assert settings.hosts == ("127.0.0.1",)
+    assert settings.store_names == ("memory",)
+    assert settings.auth_open
+    assert (settings.port, settings.drain_seconds, settings.cache_flush_interval) == (3000, 2.5, 2.0)
+
+
+def test_all_addresses_are_bound_when_keys_are_configured(monkeypatch: pytest.MonkeyPatch):
+    settings = load(monkeypatch, API_KEYS=f"a:ops:{DIGEST},b:{DIGEST}", API_KEY_SECRET=SECRET)
+    assert settings.hosts == ("0.0.0.0", "::")
+    assert [(key.id, key.scopes) for key in settings.api_keys] == [
+        ("a", frozenset({"ops"})),
+        ("b", frozenset({"app", "ops"})),
+    ]
+
+
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch):
+    settings = load(monkeypatch, REDIS_URL="", API_KEYS="", PORT="", HOST="")
+    assert settings.store_names == ("memory",)
+    assert settings.port == 3000
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({"REDIS_URL": "redis://:pw@h:1/2"}, "redis://:pw@h:1/2"),
+        ({"REDIS_HOST": "h"}, "redis://h:6379/0"),
+        ({"REDIS_HOST": "::1", "REDIS_PORT": "1", "REDIS_PASSWORD": "p@:/"}, "redis://:p%40%3A%2F@[::1]:1/0"),
+    ],
+)
+def test_redis_is_the_store_when_it_is_configured(monkeypatch: pytest.MonkeyPatch, values: dict[str, str], url: str):
+    settings = load(monkeypatch, **values)
+    assert settings.store_names == ("redis",)
+    assert settings.redis_target is not None
+    assert settings.redis_target.reveal() == url
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"PORT": "65536"}, "PORT"),
+        ({"PORT": "x"}, "PORT"),
+        ({"CACHE_FLUSH_INTERVAL": "0.2"}, "CACHE_FLUSH_INTERVAL"),
+        ({"CACHE_FLUSH_INTERVAL": "nan"}, "CACHE_FLUSH_INTERVAL"),
+        ({"CACHE_FLUSH_MODE": "sometimes"}, "CACHE_FLUSH_MODE"),
+        ({"CACHE_STORES": "disk"}, "CACHE_STORES"),
+        ({"CACHE_STORES": "redis"}, "CACHE_STORES"),
+        ({"CACHE_STORES": "memory,memory"}, "CACHE_STORES"),
+        ({"CACHE_STORES": "postgres"}, "CACHE_STORES"),
+        ({"DATABASE_URL": "postgres://u:canary@h/d"}, "CACHE_STORES"),
+        ({"SUPABASE_URL": "https://x.supabase.co"}, "CACHE_STORES"),
+        ({"SUPABASE_JWT_SECRET": SECRET}, "SUPABASE_JWT_SECRET"),
+        ({"JWKS_URL": "https://x/jwks"}, "JWKS_URL"),
+        ({"REDIS_URL": "http://h"}, "REDIS_URL"),
+        ({"REDIS_URL": "redis://:canary@h:badport/0"}, "REDIS_URL"),
+        ({"REDIS_URL": "redis://h", "REDIS_HOST": "h"}, "REDIS_HOST"),
+        ({"USER_KEY_MODE": "keyed"}, "USER_KEY_SECRET"),
+        ({"USER_KEY_MODE": "dual", "USER_KEY_SECRET": "canary-short"}, "USER_KEY_SECRET"),
+        ({"USER_KEY_MODE": "md5"}, "USER_KEY_MODE"),
+        ({"API_KEY_SECRET": "canary-short"}, "API_KEY_SECRET"),
+        ({"API_KEYS": f"a:{DIGEST}"}, "API_KEY_SECRET"),
+        ({"API_KEYS": "canary"}, "API_KEYS"),
+        ({"API_KEYS": "a:root:" + DIGEST}, "API_KEYS"),
+        ({"API_KEYS": "a:ops:canary"}, "API_KEYS"),
+        ({"API_KEYS": f"a b:ops:{DIGEST}"}, "API_KEYS"),
+        ({"API_KEYS": f"a:{DIGEST},a:{DIGEST}", "API_KEY_SECRET": SECRET}, "API_KEYS"),
+        ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "null"}, "CORS_ORIGINS"),
+        ({"CORS_ORIGINS": "https://a.example/path"}, "CORS_ORIGINS"),
+        ({"TRUSTED_PROXY_HOPS": "-1"}, "TRUSTED_PROXY_HOPS"),
+        ({"HOST": "0.0.0.0"}, "HOST"),
+        ({"HOST": "127.0.0.1,192.0.2.1"}, "HOST"),
+        ({"CTRADER_DEMO_URL": "ws://demo.example.com"}, "CTRADER_DEMO_URL"),
+        ({"CTRADER_LIVE_URL": "https://live.example.com"}, "CTRADER_LIVE_URL"),
+        ({"CTRADER_TOKEN_URL": "http://example.com"}, "CTRADER_TOKEN_URL"),
+        ({"CTRADER_CLIENT_ID": "x"}, "CTRADER_CLIENT_SECRET"),
+        ({"CTRADER_REQUESTS_PER_SECOND": "0"}, "CTRADER_REQUESTS_PER_SECOND"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
+        ({"DRAIN_SECONDS": "0"}, "DRAIN_SECONDS"),
+        ({"DYNO": "web.1"}, "API_KEYS"),
+        ({"RAILWAY_ENVIRONMENT": "production"}, "API_KEYS"),
+        ({"RENDER": "true"}, "API_KEYS"),
+        ({"FLY_APP_NAME": "x", "API_KEY_SECRET": SECRET}, "API_KEYS"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_its_name(monkeypatch: pytest.MonkeyPatch, values: dict[str, str], name: str):
+    with pytest.raises(ConfigurationError) as caught:
+        load(monkeypatch, **values)
+    line = str(caught.value)
+    assert line.startswith(f"{name}: ")
+    assert "\n" not in line
+    assert "canary" not in line
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:1", "ws://localhost:1", "ws://[::1]:1", "wss://any.example.com"])
+def test_plain_broker_urls_are_for_loopback(monkeypatch: pytest.MonkeyPatch, url: str):
+    assert load(monkeypatch, CTRADER_DEMO_URL=url).ctrader_demo_url == url
+
+
+@pytest.mark.parametrize("host", ["localhost.evil.com", "127.0.0.1.nip.io", "0.0.0.0", "::", "10.0.0.1", ""])
+def test_a_foreign_host_is_not_loopback(host: str):
+    assert not is_loopback(host)
+
+
+def test_a_store_of_a_later_version_is_no_error_when_others_are_named(monkeypatch: pytest.MonkeyPatch):
+    assert load(monkeypatch, DATABASE_URL="postgres://x", CACHE_STORES="memory").store_names == ("memory",)
+
+
+def test_the_file_is_read_in_development_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    path = tmp_path / ".env"
+    path.write_text("PORT=4000\nLOG_LEVEL=debug\nLEASE_TTL=15\nUNRELATED=1\n")
+    monkeypatch.setenv("PORT", "5000")
+    settings = load_settings(path)
+    assert (settings.port, settings.log_level, settings.later_ignored) == (5000, "DEBUG", ("LEASE_TTL",))
+    sources = {row.name: row.source for row in describe(settings, path)}
+    assert (sources["PORT"], sources["LOG_LEVEL"], sources["HOST"]) == ("environment", "file", "default")
+    monkeypatch.setenv("DYNO", "1")
+    monkeypatch.setenv("API_KEYS", f"a:{DIGEST}")
+    monkeypatch.setenv("API_KEY_SECRET", SECRET)
+    assert load_settings(path).log_level == "INFO"  # not on a platform
+
+
+def test_the_table_names_every_variable_and_shows_no_secret(monkeypatch: pytest.MonkeyPatch):
+    settings = load(
+        monkeypatch,
+        API_KEYS=f"a:ops:{DIGEST}",
+        API_KEY_SECRET=SECRET,
+        USER_KEY_SECRET=SECRET,
+        REDIS_URL=f"redis://:{SECRET}@h",
+        CTRADER_CLIENT_ID="id",
+        CTRADER_CLIENT_SECRET=SECRET,
+    )
+    rows = describe(settings, None)
+    text = repr(rows) + repr(settings) + str(settings)
+    assert "canary" not in text
+    assert DIGEST not in repr(rows)
+    assert all(row.type and row.description for row in rows)
+    names = {row.name for row in rows}
+    assert {"PORT", "REDIS_URL", "CTRADER_DEMO_URL", "DRAIN_SECONDS"} <= names
+    assert not {"DATABASE_URL", "PAAS", "JWKS_URL"} & names
+
+
+def test_the_example_file_has_every_variable_and_is_valid(monkeypatch: pytest.MonkeyPatch):
+    text = (ROOT / ".env.example").read_text()
+    named = {line.lstrip("# ").partition("=")[0] for line in text.splitlines() if "=" in line}
+    assert {row.name for row in describe(load_settings(None), None)} <= named
+    assert load_settings(ROOT / ".env.example").auth_open
+
+
+def test_the_version_is_that_of_the_package():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
