@@ -1,0 +1,113 @@
+"""The hot path: receive, decode, normalise and apply events on one channel, against a bare receive and decode loop.
+
+One sender, one receiving process, the same bytes, rounds in turn. The receiver must be the one that is busy, or the
+round says nothing about it and is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from scripts.benchmarks.children import Child, child
+from scripts.benchmarks.frames import BATCH
+from scripts.benchmarks.measure import pin
+from scripts.benchmarks.report import Row, Spread, Target, at_least
+from tests.support.processes import bridge_process
+
+ROUNDS = 5
+MOST_ROUNDS = 15
+FRAMES = 200_000
+LEAST_BUSY = 0.9
+
+Pair = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    words: str
+    target: Target | None
+
+
+PRICES = Kind("price events", at_least(0.9, " ×"))
+AMENDMENTS = Kind("order amendments", None)
+
+
+async def measure(quick: bool) -> list[Row]:
+    frames = (FRAMES // 4 if quick else FRAMES) // BATCH * BATCH
+    with tempfile.TemporaryDirectory() as folder:
+        async with bridge_process(
+            *("simulate", "--ctrader-port", "0", "--ctrader-live-port", "0", "--ctrader-tls-port", "0"),
+            *("--admin-port", "0", "--users", "1", "--prices", "frozen", "--cert-dir", folder),
+            *("--credentials", str(Path(folder) / "credentials.json")),
+        ) as simulator:
+            ports = json.loads(await simulator.line(lambda line: line.startswith("{"), within_s=60))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{ports['admin']}", raise_for_status=True) as admin:
+                account = await _account_with_positions(admin)
+                async with child("hot_path_sender", f"ws://127.0.0.1:{ports['ctrader']}") as sender:
+                    pin(sender.pid, 1)
+                    doors = await sender.answer()
+                    async with child("hot_path_receiver", str(doors["ours"]), str(doors["bare"]), account) as receiver:
+                        known = {**await receiver.answer(), "frames": frames}
+                        rows = [_row(PRICES, await _rounds(sender, receiver, {**known, "what": "prices"}))]
+                        await _order(admin, account, type="limit", limitPrice=0.9)
+                        known["frames"] //= 4
+                        rows.append(_row(AMENDMENTS, await _rounds(sender, receiver, {**known, "what": "amendments"})))
+                        return rows
+
+
+async def _account_with_positions(admin: aiohttp.ClientSession) -> str:
+    """The first user's first account, with two positions."""
+    async with admin.get("/sim/accounts") as answer:
+        account = str((await answer.json())["accounts"][0]["accountId"])
+    await _order(admin, account)
+    await _order(admin, account, symbol="USDJPY")
+    return account
+
+
+async def _order(admin: aiohttp.ClientSession, account: str, **more: object) -> None:
+    body = {"symbol": "EURUSD", "side": "buy", "type": "market", "units": 1000, **more}
+    async with admin.post(f"/sim/accounts/{account}/order", json=body):
+        pass
+
+
+async def _rounds(sender: Child, receiver: Child, command: dict[str, Any]) -> list[Pair]:
+    """Pairs of rounds in which both receivers were busy; the first pair warms up."""
+    pairs: list[Pair] = []
+    for number in range(MOST_ROUNDS):
+        order = ("ours", "bare") if number % 2 else ("bare", "ours")
+        pair: Pair = {}
+        for which in order:
+            await receiver.ask(of=which, frames=command["frames"])  # armed: its clock runs
+            _, pair[which] = await asyncio.gather(sender.ask(to=which, **command), receiver.answer())
+            if pair[which]["surplus"]:
+                raise RuntimeError(f"{which} counted {pair[which]['surplus']} frames that were not sent")
+        if number and all(result["busy"] >= LEAST_BUSY for result in pair.values()):
+            pairs.append(pair)
+        if len(pairs) == ROUNDS:
+            return pairs
+    raise RuntimeError(f"the receivers set the pace in only {len(pairs)} of {MOST_ROUNDS} rounds: the machine is taken")
+
+
+def _row(kind: Kind, pairs: list[Pair]) -> Row:
+    ratio = Spread.of([pair["ours"]["perSecond"] / pair["bare"]["perSecond"] for pair in pairs])
+    rate, cpu = (
+        {which: statistics.median(pair[which][name] for pair in pairs) for which in ("ours", "bare")}
+        for name in ("perSecond", "cpuUs")
+    )
+    return Row(
+        figure=f"hot path: receive, decode, normalise, apply {kind.words} on one channel",
+        ours=f"{rate['ours'] / 1000:.0f} k/s, {cpu['ours']:.2f} µs each",
+        compared_with=f"bare websockets recv() and decode: {rate['bare'] / 1000:.0f} k/s, {cpu['bare']:.2f} µs each",
+        ratio=ratio.text(2, " ×"),
+        target=kind.target,
+        value=None if kind.target is None else ratio.median,
+        data={"rounds": pairs},
+    )
