@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from multidict import CIMultiDictProxy
-
 from bridge.api.keys import KeyRing
 from bridge.api.problems import Problem
 
@@ -37,6 +35,16 @@ class Caller:
     everything: bool = False  # an open bridge: no keys configured, loopback only
 
 
+class Headers(Protocol):
+    """Request headers; names compare without case."""
+
+    def get(self, name: str, default: str, /) -> str: ...
+
+    def getall(self, name: str, default: list[str], /) -> list[str]: ...
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+
 class UserVerifier(Protocol):
     """Turns a user's token into the user id it proves, or None when it proves nothing."""
 
@@ -56,7 +64,7 @@ class CallerResolver:
         """Neither API keys nor user tokens are configured."""
         return self._keys is None and self._users is None
 
-    async def resolve(self, headers: CIMultiDictProxy[str], peer: str | None) -> Caller:
+    async def resolve(self, headers: Headers, peer: str | None) -> Caller:
         """The caller of a request. Wrong credentials resolve to nobody. Raises Problem for a key beside an Origin."""
         nobody = Caller(f"ip:{network_of(self._address(headers, peer))}", everything=self.open)
         scheme, _, token = headers.get("Authorization", "").partition(" ")
@@ -71,7 +79,7 @@ class CallerResolver:
         key = self._keys.find(token) if self._keys else None
         return Caller(f"key:{key.id}", scopes=key.scopes, key_id=key.id) if key else nobody
 
-    def _address(self, headers: CIMultiDictProxy[str], peer: str | None) -> str:
+    def _address(self, headers: Headers, peer: str | None) -> str:
         """The caller's address: as many entries of X-Forwarded-For count, from the right, as proxies are trusted."""
         if self._proxy_hops == 0:
             return peer or "unknown"

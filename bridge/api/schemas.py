@@ -19,7 +19,7 @@ EnvironmentName = Literal["demo", "live"]
 UserId = Annotated[str, Field(min_length=1, max_length=2048, description="The app's own id of the user.")]
 BrokerName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9_-]+$", description="Broker.")]
 AccountId = Annotated[
-    str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$", description="The broker's id of the account.")
+    str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="The broker's id of the account.")
 ]
 UserKeyText = Annotated[
     str,

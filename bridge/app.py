@@ -1,0 +1,348 @@
+"""The composition root: builds every part from the settings, runs them until a signal, and ends them in order.
+
+The only module, beside the command line, that names concrete stores, brokers and the API. Must not hold logic of its
+own beyond start and end. Invariant: `serve` returns within DRAIN_SECONDS of the first signal, whatever hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import resource
+import secrets
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from bridge.api.callers import CallerResolver
+from bridge.api.dispatch import Policy
+from bridge.api.keys import ApiKey, KeyRing
+from bridge.api.ports import Services
+from bridge.api.server import ApiServer
+from bridge.brokers.base import Broker, Credential
+from bridge.brokers.ctrader.broker import CtraderBroker
+from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.cache.entry import StoreHealth
+from bridge.cache.flusher import Flusher
+from bridge.cache.planning import FlushMode
+from bridge.cache.reader import Reader
+from bridge.cache.record import is_fresh
+from bridge.cache.store import Store
+from bridge.cache.stores.memory import MemoryStore
+from bridge.cache.stores.redis import RedisStore
+from bridge.config import VERSION, Settings
+from bridge.credentials.file import CredentialsFile
+from bridge.credentials.grants import Refresher
+from bridge.runtime.clock import Clock, SystemClock
+from bridge.runtime.shutdown import Shutdown
+from bridge.runtime.tasks import Tasks
+from bridge.sessions.service import SessionService
+from bridge.telemetry.logs import setup_logs
+from bridge.telemetry.metrics import FlushTimes, Sources, metrics_page
+from bridge.telemetry.process import CpuMeter, LoopWatch, rss_bytes
+from bridge.telemetry.redaction import REDACTOR
+from core.errors import Unavailable
+from core.user_key import UserKeyScheme
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BROKER = "ctrader"
+SESSIONS_SHARE, FLUSH_SHARE, CLOSING_SHARE = 0.2, 0.45, 0.15  # of the drain time; a part that hangs is left behind
+GUARD_S = 0.2  # before the drain time is over the process ends, whatever hangs
+FLUSHER_SILENT_S = 30.0
+GC_THRESHOLDS = (50_000, 50, 1000)  # reference/perf.md F: frozen start, rare young collections
+FILES_WANTED = 65_536
+CRASHED = 1
+SUPERVISOR_TASK = "sessions:supervisor"
+
+
+def build_stores(settings: Settings, clock: Clock) -> list[Store]:
+    """The stores of CACHE_STORES, primary first."""
+    stores: list[Store] = []
+    for name in settings.store_names:
+        if name == "redis" and settings.redis_target is not None:
+            stores.append(RedisStore(settings.redis_target))
+        else:
+            stores.append(MemoryStore(clock))
+    return stores
+
+
+def build_brokers(settings: Settings, clock: Clock, rng: random.Random) -> dict[str, Broker]:
+    """The brokers that an application is configured for, by name."""
+    if settings.ctrader_client_id is None or settings.ctrader_client_secret is None:
+        log.warning("no cTrader application is configured, no session can start; set CTRADER_CLIENT_ID and _SECRET")
+        return {}
+    ctrader = CtraderSettings(
+        client_id=settings.ctrader_client_id,
+        client_secret=settings.ctrader_client_secret,
+        live_url=settings.ctrader_live_url,
+        demo_url=settings.ctrader_demo_url,
+        channels=settings.ctrader_channels,
+        accounts_per_channel=settings.ctrader_accounts_per_channel or None,
+        requests_per_second=settings.ctrader_requests_per_second,
+        history_requests_per_second=settings.ctrader_history_requests_per_second,
+    )
+    return {"ctrader": CtraderBroker(ctrader, clock, rng)}
+
+
+class GuardedCredentials:
+    """A `CredentialSource` that makes every secret it hands out known to the log filter. Empty without a source."""
+
+    def __init__(self, source: CredentialsFile | None) -> None:
+        self._source = source
+
+    async def get(self, user_id: str, broker: str) -> Credential | None:
+        if self._source is None:
+            return None
+        credential = await self._source.get(user_id, broker)
+        if credential is not None:
+            REDACTOR.register(*credential.secrets.values())
+        return credential
+
+    async def refresh(self, user_id: str, broker: str, stale: Credential, refresher: Refresher) -> Credential:
+        if self._source is None:
+            raise Unavailable("no credentials are stored")
+        credential = await self._source.refresh(user_id, broker, stale, refresher)
+        REDACTOR.register(*credential.secrets.values())
+        return credential
+
+    async def close(self) -> None:
+        if self._source is not None:
+            await self._source.close()
+
+
+class AppVitals:
+    """How the process is doing, for /health and its probes."""
+
+    version = VERSION
+
+    def __init__(self, clock: Clock, flusher: Flusher, watch: LoopWatch) -> None:
+        self._clock = clock
+        self._flusher = flusher
+        self._watch = watch
+        self._cpu = CpuMeter(clock)
+        self._began = clock.monotonic()
+
+    def uptime_s(self) -> float:
+        return self._clock.monotonic() - self._began
+
+    def stores(self) -> Mapping[str, StoreHealth]:
+        return self._flusher.health()
+
+    def rss_bytes(self) -> int:
+        return rss_bytes()
+
+    def cpu_percent(self) -> float:
+        return self._cpu.percent()
+
+    def loop_lag_ms(self) -> float:
+        return self._watch.lag_s() * 1000
+
+    def not_live(self) -> str | None:
+        if self._clock.monotonic() - self._flusher.alive_at > FLUSHER_SILENT_S:
+            return "the flusher makes no progress"
+        return None
+
+    def not_ready(self) -> str | None:
+        return None if self._flusher.primary_usable else "the primary store does not answer"
+
+
+class App:
+    """Everything one process runs."""
+
+    def __init__(self, settings: Settings, *, dropped_lines: Callable[[], int] = lambda: 0) -> None:
+        self._settings = settings
+        self._clock = clock = SystemClock()
+        rng = random.Random(secrets.randbits(64))
+        self.shutdown = Shutdown()
+        self._crashed: str | None = None
+        self._tasks = Tasks("app", self._crash)
+        self._watch = LoopWatch(clock)
+        self._stores = build_stores(settings, clock)
+        self._reader = Reader(self._stores, clock=clock)
+        times = FlushTimes()
+        self._flusher = Flusher(
+            self._stores,
+            clock=clock,
+            rng=rng,
+            interval_s=settings.cache_flush_interval,
+            mode=FlushMode(settings.cache_flush_mode),
+            observer=times,
+            on_written=self._reader.offer,
+            on_crash=self._crash,
+        )
+        self._brokers = build_brokers(settings, clock, rng)
+        self._credentials = GuardedCredentials(self._credentials_file())
+        self._sessions = SessionService(
+            brokers=self._brokers,
+            credentials=self._credentials,
+            recorder=self._flusher,
+            user_keys=UserKeyScheme(settings.user_key_mode, settings.user_key_secret),
+            clock=clock,
+            rng=rng,
+            owner=secrets.token_hex(4),
+            on_crash=self._session_task_crashed,
+        )
+        self._api = self._build_api(times, dropped_lines)
+
+    async def run(self) -> int:
+        """Start, serve until asked to end, drain. Returns the exit code. Raises ConfigurationError."""
+        self.shutdown.install()
+        for store in self._stores:
+            await store.open()
+        self._tasks.start(self._watch.run(), name="loop watch", essential=True)
+        await self._flusher.start()
+        await self._sessions.start_up()
+        await self._api.start(self._settings.hosts, self._settings.port)
+        self._announce()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        await self.shutdown.requested.wait()
+        await self._drain()
+        return CRASHED if self._crashed else 0
+
+    def _credentials_file(self) -> CredentialsFile | None:
+        path = self._settings.bridge_credentials_file
+        if path is None:
+            log.warning("BRIDGE_CREDENTIALS_FILE is not set: no user has credentials")
+            return None
+        return CredentialsFile(path, readers={name: broker.read_credential for name, broker in self._brokers.items()})
+
+    def _build_api(self, times: FlushTimes, dropped_lines: Callable[[], int]) -> ApiServer:
+        settings, clock = self._settings, self._clock
+        sources = Sources(
+            sessions=self._sessions.metrics,
+            brokers={name: broker.metrics for name, broker in self._brokers.items()},
+            flusher=self._flusher.metrics,
+            flush_times=times,
+            tiers=self._reader.stats,
+            http=lambda: self._api.dispatcher.answers,
+            dropped_lines=dropped_lines,
+            gauges={
+                "loop_lag_seconds": self._watch.lag_s,
+                "loop_stalls": lambda: self._watch.stalls,
+                "http_connections": lambda: len(self._api.connections or ()),
+            },
+        )
+        services = Services(
+            sessions=self._sessions,
+            records=self._reader,
+            vitals=AppVitals(clock, self._flusher, self._watch),
+            metrics=metrics_page(sources),
+            is_fresh=is_fresh,
+            clock=clock,
+            default_broker=DEFAULT_BROKER,
+        )
+        keys = None
+        if settings.api_key_secret is not None and settings.api_keys:
+            entries = [ApiKey(entry.id, entry.scopes, entry.digest) for entry in settings.api_keys]
+            keys = KeyRing(settings.api_key_secret, entries)
+        policy = Policy(
+            cors_origins=frozenset(settings.cors_origins),
+            https=bool(settings.public_url and settings.public_url.startswith("https://")),
+        )
+        return ApiServer(
+            services,
+            CallerResolver(keys, proxy_hops=settings.trusted_proxy_hops),
+            policy,
+            behind_proxy=settings.trusted_proxy_hops > 0 or settings.paas is not None,
+            public_url=settings.public_url,
+        )
+
+    def _announce(self) -> None:
+        settings = self._settings
+        if settings.store_names == ("memory",):
+            log.warning("RECORDS ARE KEPT IN MEMORY ONLY: nobody else can read them and they end with this process")
+        if settings.auth_open:
+            log.warning("NO API KEYS: every route is open, on loopback only")
+        for name in settings.later_ignored:
+            log.warning("a setting is not used by this version", extra={"setting": name})
+        log.info(
+            "serving",
+            extra={
+                "port": self._api.port,
+                "urls": [_url(host, self._api.port) for host in settings.hosts],
+                "public_url": settings.public_url,
+                "stores": list(settings.store_names),
+                "brokers": list(self._brokers),
+                "auth": "open" if settings.auth_open else "keys",
+                "version": VERSION,
+            },
+        )
+
+    async def _drain(self) -> None:
+        """Not ready, nothing new, last records as stale, sockets closed; in time, whatever hangs (faults.md §4.8)."""
+        budget_s = self._settings.drain_seconds
+        log.info("draining", extra={"cause": self.shutdown.cause, "seconds": budget_s})
+        guard = threading.Timer(budget_s - GUARD_S, os._exit, (CRASHED if self._crashed else 0,))
+        guard.daemon = True
+        guard.start()
+        self._api.begin_drain()
+        await self._in_time("sessions", self._sessions.drain(budget_s * SESSIONS_SHARE), budget_s)
+        await self._in_time("last flush", self._last_flush(budget_s * FLUSH_SHARE), budget_s)
+        closing: list[tuple[str, Coroutine[Any, Any, object]]] = [
+            ("sessions", self._sessions.close()),
+            *((name, broker.close()) for name, broker in self._brokers.items()),
+            ("credentials", self._credentials.close()),
+            ("api", self._api.close()),
+            ("flusher", self._flusher.close()),
+            *((store.name, store.close()) for store in self._stores),
+            ("app", self._tasks.close()),
+        ]
+        for what, work in closing:
+            await self._in_time(what, work, budget_s * CLOSING_SHARE)
+        guard.cancel()
+        log.info("ended", extra={"cause": self.shutdown.cause})
+
+    async def _last_flush(self, seconds: float) -> None:
+        left = await self._flusher.drain(seconds)
+        if left:
+            log.error("records could not be written before the end", extra={"records": left})
+
+    async def _in_time(self, what: str, work: Coroutine[Any, Any, object], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await work
+        except Exception as error:  # noqa: BLE001 - last resort: one part that cannot end must not keep the others
+            log.warning("a part did not end in order", extra={"part": what, "error": repr(error)})
+
+    def _session_task_crashed(self, task: str, error: BaseException) -> None:
+        """One session's own task is the supervisor's business; without the supervisor nothing works."""
+        if task == SUPERVISOR_TASK:
+            self._crash(task, error)
+
+    def _crash(self, task: str, error: BaseException) -> None:
+        """A task that nothing works without has ended: end the process, so that it is started anew."""
+        self._crashed = task
+        log.critical("essential task ended", extra={"task": task, "error": repr(error)})
+        self.shutdown.request(f"{task} crashed")
+
+
+async def serve(settings: Settings) -> int:
+    """Run one bridge process until a signal; returns the exit code."""
+    REDACTOR.register(*settings.secrets)
+    _limits()
+    handler = setup_logs(settings.log_level, settings.log_format)
+    try:
+        return await App(settings, dropped_lines=lambda: handler.dropped).run()
+    finally:
+        handler.close()
+
+
+def _limits() -> None:
+    """No core dumps, which would hold secrets; as many sockets as the system allows."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError) as error:
+        log.warning("the limit of open files stays as it is", extra={"error": repr(error)})
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
