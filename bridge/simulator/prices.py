@@ -126,17 +126,15 @@ class Prices:
         bid, ask = bids[0].price if bids else bid, asks[0].price if asks else ask
         new_bid = walk.bid if bid is None else _points(name, "bid", bid)
         new_ask = walk.ask if ask is None else _points(name, "ask", ask)
-        if server is None:
-            # Only one side given: the other follows if it would cross.
-            if bid is None:
-                new_bid = min(new_bid, new_ask)
-            if ask is None:
-                new_ask = max(new_bid, new_ask)
-            if new_bid > new_ask:
-                raise InvalidInput(f"bid of {name} is above its ask", field=f"{name}.bid")
-            walk.bid, walk.ask = new_bid, new_ask
-        elif new_bid > new_ask:
+        # Only one side given: the other follows if it would cross.
+        if bid is None:
+            new_bid = min(new_bid, new_ask)
+        if ask is None:
+            new_ask = max(new_bid, new_ask)
+        if new_bid > new_ask:
             raise InvalidInput(f"bid of {name} is above its ask", field=f"{name}.bid")
+        if server is None:
+            walk.bid, walk.ask = new_bid, new_ask
         for catalogue in self._world.servers.values():
             symbol = catalogue.by_name.get(name)
             if symbol is not None and server in (None, catalogue.key):
