@@ -76,7 +76,7 @@ async def _urgent(world: World, reader: Redis, rng: random.Random, count: int) -
         before = await _read(reader, user)
         began = time.perf_counter()
         if number % 2:
-            await world.sim("POST", f"{path}/deposit", {"amount": rng.randint(100, 99_999) / 100})
+            await world.sim("POST", f"{path}/deposit", {"amount": rng.randint(100, 99_999)})
             arrived = _balance_differs(before)
         else:
             await world.sim(
