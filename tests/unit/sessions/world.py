@@ -1,0 +1,136 @@
+"""A session service over a fake broker, and the rule that no session is ever stranded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import Random
+from typing import Any
+
+from bridge.brokers.base import Environment
+from bridge.sessions.service import SessionService
+from bridge.sessions.session import Session
+from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, State
+from bridge.sessions.supervisor import Supervisor
+from bridge.sessions.views import SessionView
+from core.user_key import UserKeyScheme
+from tests.support.fake_broker import FakeBroker, FakeCredentials, FakeRecorder, LoopClock, credential
+
+
+class World:
+    """Everything around the sessions of one test. `crashes`: tasks that died in the open (none may)."""
+
+    def __init__(self, *, seed: int = 1, **broker: Any) -> None:
+        self.broker = FakeBroker(**broker)
+        self.credentials = FakeCredentials()
+        self.recorder = FakeRecorder()
+        self.clock = LoopClock()
+        self.crashes: list[BaseException] = []
+        self.service = SessionService(
+            brokers={"fake": self.broker},
+            credentials=self.credentials,
+            recorder=self.recorder,
+            user_keys=UserKeyScheme(),
+            clock=self.clock,
+            rng=Random(seed),
+            owner="process-1",
+            on_crash=lambda _, error: self.crashes.append(error),
+        )
+
+    async def __aenter__(self) -> World:
+        await self.service.start_up()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.service.close()
+        assert self.crashes == []
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return self.service._supervisor
+
+    @property
+    def tasks(self) -> int:
+        """Tasks besides the supervisor's own."""
+        return len(self.service._tasks) - 1
+
+    def row(self, user: str = "u", account_id: str | None = None) -> Session:
+        key = UserKeyScheme().keys(user).canonical
+        session = self.supervisor.table.find(key, "fake", account_id or f"acc-{user}")
+        assert session is not None
+        return session
+
+    async def start(self, user: str = "u", **options: Any) -> SessionView:
+        """Start a user's session; stores a credential when there is none."""
+        if (user, "fake") not in self.credentials.stored:
+            self.credentials.put(user, credential(user))
+        values: dict[str, Any] = {"account_id": None, "environment": None, "broker": "fake", **options}
+        return await self.service.start(user_id=user, **values)
+
+    async def live(self, user: str = "u", **options: Any) -> SessionView:
+        """Start a session and wait until it is live."""
+        view = await self.service.wait(await self.start(user, **options), 30)
+        assert view.state == "live", view
+        return view
+
+    async def stop(self, user: str = "u", account_id: str | None = None) -> list[SessionView]:
+        return await self.service.stop(user_id=user, broker="fake", account_id=account_id)
+
+    def view(self, user: str = "u") -> SessionView:
+        (view,) = self.service.of_user(UserKeyScheme().keys(user).canonical)
+        return view
+
+    def statuses(self, user: str = "u", suffix: str = "") -> list[str]:
+        return self.recorder.statuses(key_of(user) + suffix)
+
+
+def key_of(user: str = "u") -> str:
+    """The plain record key."""
+    return f"fake_account_{UserKeyScheme().keys(user).canonical}"
+
+
+async def settle() -> None:
+    """Let everything that is ready run, without letting time pass."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def stranded(supervisor: Supervisor) -> list[tuple[Session, str]]:
+    """Sessions that break the rule: a reason, and something that will lead out of the state, unless live or over."""
+    machine = supervisor.machine
+    timers = {(session, epoch) for _, _, epoch, session in machine.timers._heap}
+    broken: list[tuple[Session, str]] = []
+    for session in machine.table:
+        if (session.reason is None) is not (session.state is State.LIVE):
+            broken.append((session, "reason"))
+        if (session.next_attempt_at_ms is not None) is not (session.state in TIMED_STATES):
+            broken.append((session, "next attempt"))
+        if session.state is State.WAITING:
+            moves = machine.logins.waits(session.lane, session) or session.task is not None
+        elif session.state in LOGIN_STATES:
+            moves = session.task is not None
+        elif session.state in TIMED_STATES:
+            moves = (session, session.epoch) in timers
+        elif session.state is State.REFRESHING:
+            grant = session.credential and machine.renewals.get(session.credential.grant_id)
+            moves = bool(grant) and session in grant.waiting and grant.asked
+        elif session.state is State.LIVE:
+            reconciles = machine.reconciles
+            moves = (
+                (session, session.epoch) in timers
+                or reconciles.waits(session.lane, session)
+                or session.task is not None
+            )
+        else:
+            moves = True
+        if not moves:
+            broken.append((session, "nothing leads out"))
+    return broken
+
+
+def quiet_logs() -> None:
+    """For property tests: thousands of expected warnings."""
+    logging.getLogger("bridge.sessions").setLevel(logging.CRITICAL)
+
+
+DEMO, LIVE = Environment.DEMO, Environment.LIVE
