@@ -27,11 +27,11 @@ class Flight(Generic[T]):
 
     @property
     def active(self) -> bool:
-        return self._task is not None
+        return self._task is not None and not self._task.done()
 
     async def join(self, tasks: Tasks, work: Callable[[], Coroutine[Any, Any, T]], name: str) -> T:
         """Wait for the running attempt, or start `work` as a new one. Raises what the attempt raised."""
-        if self._task is None:
+        if self._task is None or self._task.done():  # a finished one is only forgotten in the loop's next turn
             self._task = tasks.start(_outcome(work), name=name)
             self._task.add_done_callback(self._forget)
             self._waiters = 0
