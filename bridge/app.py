@@ -160,7 +160,7 @@ class App:
         self.shutdown = Shutdown()
         self._crashed: str | None = None
         self._tasks = Tasks("app", self._crash)
-        self._watch = LoopWatch(clock)
+        self._watch = LoopWatch(clock, rng)
         self._stores = build_stores(settings, clock)
         self._reader = Reader(self._stores, clock=clock)
         times = FlushTimes()

@@ -5,9 +5,9 @@ The watchdog is a thread, because a stalled loop cannot report itself. It prints
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
+import random
 import resource
 import sys
 import threading
@@ -15,6 +15,7 @@ import traceback
 from collections import deque
 
 from bridge.runtime.clock import Clock
+from bridge.runtime.ticker import Ticker
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def _cpu_seconds() -> float:
 class LoopWatch:
     """Measures how late the loop runs its timers; a thread reports a stall while it lasts."""
 
-    def __init__(self, clock: Clock, *, beat_s: float = BEAT_S, stall_s: float = STALL_S) -> None:
+    def __init__(self, clock: Clock, rng: random.Random, *, beat_s: float = BEAT_S, stall_s: float = STALL_S) -> None:
+        self._ticker = Ticker(beat_s, clock=clock, rng=rng)
         self._clock = clock
         self._beat_s = beat_s
         self._stall_s = stall_s
@@ -88,9 +90,7 @@ class LoopWatch:
         watchdog = threading.Thread(target=self._watch, name="loop watchdog", daemon=True)
         watchdog.start()
         try:
-            while True:
-                due = self._clock.monotonic() + self._beat_s
-                await asyncio.sleep(self._beat_s)
+            async for due in self._ticker:
                 self._beaten_at = self._clock.monotonic()
                 self._lags.append(max(0.0, self._beaten_at - due))
                 self.beats += 1
@@ -104,7 +104,7 @@ class LoopWatch:
             late_s = self._clock.monotonic() - beaten_at - self._beat_s
             if late_s > self._stall_s and reported != beaten_at:
                 reported = beaten_at
-                self.stalls += 1
                 frame = sys._current_frames().get(self._loop_thread)
                 stack = "".join(traceback.format_stack(frame)[-12:]) if frame else "unknown"
                 log.warning("event loop stalled", extra={"seconds": round(late_s, 2), "stack": stack})
+                self.stalls += 1

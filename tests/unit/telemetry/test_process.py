@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 
 import pytest
@@ -28,7 +29,7 @@ def test_processor_share_is_read_once_a_second():
 
 
 async def test_a_stall_is_measured_and_reported_with_its_place(caplog: pytest.LogCaptureFixture):
-    watch = LoopWatch(SystemClock(), beat_s=0.02, stall_s=0.1)
+    watch = LoopWatch(SystemClock(), random.Random(1), beat_s=0.02, stall_s=0.1)
     task = asyncio.ensure_future(watch.run())
     await eventually(lambda: watch.beats > 2, within_s=5)
 
