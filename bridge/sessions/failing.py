@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from random import Random
 
-from bridge.brokers.base import Broker, BrokerFault, FaultKind, ReasonCode
+from bridge.brokers.base import Broker, BrokerFault, FaultKind
 from bridge.sessions import backoff, reactions
 from bridge.sessions.admission import Lane
 from bridge.sessions.machine import Machine, who
@@ -99,8 +99,6 @@ class Failing:
             )
         )
         details = {**who(session), "code": code.value, "broker_code": fault.broker_code}
-        if code is ReasonCode.INTERNAL_ERROR:
-            self._machine.counters.internal_errors += 1
         if fault.kind is FaultKind.FATAL_APP:
             if session.lane not in self._refused_applications:
                 self._refused_applications.add(session.lane)

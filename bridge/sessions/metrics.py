@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from bridge.brokers.base import BrokerFault, ReasonCode
 from bridge.sessions.session import Session
 from bridge.sessions.states import status_name
 from bridge.sessions.views import SessionMetrics
@@ -22,6 +23,12 @@ class Counters:
     lost_events: Counter[str] = field(default_factory=Counter)
     events_of_removed: Counter[str] = field(default_factory=Counter)
     internal_errors: int = 0
+
+    def ended(self, outcomes: Counter[str], fault: BrokerFault | None) -> None:
+        """A login, refresh or reconcile ended, well or with a fault."""
+        outcomes["ok" if fault is None else fault.kind.value] += 1
+        if fault is not None and fault.reason.code is ReasonCode.INTERNAL_ERROR:
+            self.internal_errors += 1
 
 
 def read_metrics(

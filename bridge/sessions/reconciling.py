@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from bridge.brokers.base import Broker, BrokerFault
-from bridge.sessions import reactions, work
+from bridge.sessions import work
 from bridge.sessions.machine import Machine, short
 from bridge.sessions.session import Session
 from bridge.sessions.states import State
@@ -61,11 +61,12 @@ class Reconciling:
         self._machine.reconciles.finished(session.lane, session)
         self._machine.task_ended(session, epoch, task)
         counters = self._machine.counters
-        outcome = reactions.internal_error() if task.cancelled() else task.result()
-        if isinstance(outcome, BrokerFault):
-            counters.reconciles["cancelled" if task.cancelled() else outcome.kind.value] += 1
+        if task.cancelled():
+            counters.reconciles["cancelled"] += 1
+        elif isinstance(outcome := task.result(), BrokerFault):
+            counters.ended(counters.reconciles, outcome)
         else:
-            counters.reconciles["ok"] += 1
+            counters.ended(counters.reconciles, None)
             counters.lost_events[session.broker] += outcome
         if session.epoch == epoch and session.state is State.LIVE:
             self.plan(session)

@@ -77,15 +77,14 @@ class Refreshing:
         self._queue.finished(lane, grant_id)
         grant.asked = False
         outcome = reactions.internal_error() if task.cancelled() else task.result()
-        refreshes, guarded = self._machine.counters.refreshes, self._machine.inbox.guarded
+        counters, guarded = self._machine.counters, self._machine.inbox.guarded
+        counters.ended(counters.refreshes, outcome if isinstance(outcome, BrokerFault) else None)
         if isinstance(outcome, BrokerFault):
-            refreshes[outcome.kind.value] += 1
             if outcome.kind is FaultKind.FATAL_USER and is_access_refusal(outcome):
                 self._machine.renewals.refused(grant.refused, outcome, self._machine.clock.monotonic(), at_login=True)
             for session in list(grant.waiting):
                 guarded(session, partial(failed, session, outcome))
             return
-        refreshes["ok"] += 1
         for session in list(grant.waiting):
             guarded(session, partial(self._resume, session))
         for session in self._machine.table.of(asker.user_keys.canonical, asker.broker):

@@ -222,7 +222,7 @@ class Supervisor:
             return
         outcome = work.LoginOutcome(reactions.internal_error(), asked=False) if task.cancelled() else task.result()
         fault = outcome.fault
-        self.machine.counters.logins["ok" if fault is None else fault.kind.value] += 1
+        self.machine.counters.ended(self.machine.counters.logins, fault)
         if fault is None:
             self._logged_in(session)
         else:

@@ -66,7 +66,8 @@ def test_withdrawn_members_are_never_admitted() -> None:
 
 
 actions = st.lists(
-    st.tuples(st.sampled_from(["enqueue", "withdraw", "admit", "finish"]), st.integers(0, 5), st.booleans()), max_size=80
+    st.tuples(st.sampled_from(["enqueue", "withdraw", "admit", "finish"]), st.integers(0, 5), st.booleans()),
+    max_size=80,
 )
 
 
