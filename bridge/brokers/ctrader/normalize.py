@@ -279,7 +279,9 @@ def _price(value: float, digits: int | None) -> Decimal:
     decimals = _MAX_PRICE_DECIMALS if digits is None else digits
     exponent = price.as_tuple().exponent
     if isinstance(exponent, int) and -exponent > decimals:
-        return price.quantize(Decimal(1).scaleb(-decimals), context=_PRICE_CONTEXT)
+        price = price.quantize(Decimal(1).scaleb(-decimals), context=_PRICE_CONTEXT)
+        if not price:
+            raise ProtocolViolation("price too small to be one")
     return price
 
 

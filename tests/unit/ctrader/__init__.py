@@ -1,0 +1,1 @@
+"""The cTrader adapter's decisions, without a socket."""
