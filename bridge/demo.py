@@ -26,6 +26,7 @@ from rich.table import Table
 from bridge.demo_child import Child, DemoFailed
 from bridge.runtime.tasks import Tasks
 from core.secret import Secret
+from core.user_key import UserKeyScheme
 
 USERS = ("user-1", "user-2", "user-3")
 SYMBOL = "EURUSD"
@@ -138,6 +139,7 @@ class Demo:
 
     def _introduce(self) -> None:
         app, ops = self._keys.app.reveal(), self._keys.ops.reveal()
+        first = UserKeyScheme().keys(USERS[0]).canonical
         store = "memory" if self._redis_url is None else "Redis"
         for line in (
             self._url,
@@ -148,7 +150,7 @@ class Demo:
             f"  curl {self._url}/health",
             f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions",
             f"  curl -H 'Authorization: Bearer {app}' -H 'X-User-Id: {USERS[0]}' {self._url}/account",
-            f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions/<userKey>/explain",
+            f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions/{first}/explain",
         ):
             print(line, flush=True)
 
