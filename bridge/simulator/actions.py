@@ -6,6 +6,7 @@ and InvalidInput for impossible input; a trading refusal is `Refusal`, with the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -32,8 +33,8 @@ from core.paper_trader import (
     OrderPartiallyFilled,
     OrderRequest,
     RequestRejected,
+    TradingMode,
 )
-from protos.ctrader import messages_pb2 as m
 
 
 class Refusal(BridgeError):
@@ -183,14 +184,33 @@ class Actions:
     def resume(self) -> None:
         self.services.prices.frozen = False
 
-    def symbols_changed(self, symbol: str) -> None:
-        """Announce changed symbol terms (ids only) to every account session of each server that lists it."""
-        for connection in list(self.services.hub.connections.values()):
-            for account_id in list(connection.authorisations):
-                listed = self.services.world.accounts[account_id].server.by_name.get(symbol)
-                if listed is not None:
-                    event = m.ProtoOASymbolChangedEvent(ctidTraderAccountId=account_id, symbolId=[listed.id])
-                    self.services.hub.publish_to(connection, account_id, event, "")
+    def change_symbol(
+        self,
+        symbol: str,
+        *,
+        trading_mode: TradingMode | None = None,
+        is_open: bool | None = None,
+        server: str | None = None,
+    ) -> None:
+        """Change a symbol's terms, or open or close its market, on all servers or one; announced (2120) to every
+        account session there, also when nothing is given. Raises NotFound."""
+        changed = [
+            (catalogue, catalogue.by_name[symbol])
+            for catalogue in self.services.world.servers.values()
+            if symbol in catalogue.by_name and server in (None, catalogue.key)
+        ]
+        if not changed:
+            raise NotFound(f"no symbol {symbol} on {server or 'any server'}")
+        for catalogue, listed in changed:
+            if trading_mode is not None:
+                terms = replace(self._engine.listing(catalogue.key, listed.instrument_id), trading_mode=trading_mode)
+                self.services.desk.deliver(self._engine.change_listing(catalogue.key, terms, self._now_ms))
+            if is_open is not None:
+                opened = self._engine.set_open(catalogue.key, listed.instrument_id, is_open, self._now_ms)
+                self.services.desk.deliver(opened)
+            self.services.hub.announce_symbol(
+                [each.id for each in self.services.world.accounts.values() if each.server is catalogue], listed.id
+            )
 
     def revoke(self, user: int) -> None:
         """The user withdraws consent: both tokens die, sessions end."""

@@ -55,12 +55,13 @@ def make_app(actions: Actions) -> web.Application:
             web.post(f"{account}/terms", terms),
             web.get("/sim/prices", prices),
             web.post("/sim/prices", set_prices),
-            web.post("/sim/symbols/changed", symbols_changed),
+            web.post("/sim/symbols", change_symbol),
             web.get("/sim/faults", list_faults),
             web.post("/sim/faults", begin_fault),
             web.delete("/sim/faults", clear_faults),
             web.delete("/sim/faults/{number:[0-9]+}", clear_faults),
             web.get("/sim/counters", counters),
+            web.delete("/sim/counters", reset_counters),
             web.post("/sim/oauth/codes", mint_code),
             web.post("/sim/users/{user:[0-9]+}/revoke", revoke),
             web.post("/sim/users/{user:[0-9]+}/expire", expire),
@@ -199,9 +200,10 @@ async def set_prices(request: web.Request) -> web.Response:
     return _json(actions.quotes())
 
 
-async def symbols_changed(request: web.Request) -> web.Response:
+async def change_symbol(request: web.Request) -> web.Response:
     body = await _body(request, schemas.SymbolBody)
-    request.app[ACTIONS].symbols_changed(body.symbol)
+    actions = request.app[ACTIONS]
+    actions.change_symbol(body.symbol, trading_mode=body.trading_mode, is_open=body.is_open, server=body.server)
     return _json({})
 
 
@@ -225,6 +227,11 @@ async def clear_faults(request: web.Request) -> web.Response:
 
 async def counters(request: web.Request) -> web.Response:
     return _json(request.app[ACTIONS].counters())
+
+
+async def reset_counters(request: web.Request) -> web.Response:
+    request.app[ACTIONS].services.counters.reset()
+    return _json({})
 
 
 async def mint_code(request: web.Request) -> web.Response:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from core.instruments import Instrument
-from core.paper_trader.settings import Commission, CommissionKind, Listing, Swap, SwapKind
+from core.paper_trader.settings import Commission, CommissionKind, Listing, Swap, SwapKind, TradingMode
 
 _PER_MILLION = Commission(CommissionKind.PER_MILLION_USD, Decimal(35))
 _PIPS = Swap(SwapKind.PIPS, Decimal("-0.6"), Decimal("0.2"))
@@ -123,9 +123,8 @@ def make_catalogue(rules: BrokerRules, live: bool) -> ServerCatalogue:
     symbols = {}
     for index, terms in enumerate(listed):
         symbol_id = first + index * rules.symbol_step
-        symbols[symbol_id] = ListedSymbol(
-            symbol_id, terms, _listing(symbol_id, terms), terms.name not in rules.disabled
-        )
+        enabled = terms.name not in rules.disabled
+        symbols[symbol_id] = ListedSymbol(symbol_id, terms, _listing(symbol_id, terms, enabled), enabled)
     names = dict.fromkeys(name for terms in SYMBOLS for name in (terms.base, terms.quote))
     offset = rules.first_asset_id + (LIVE_ASSET_OFFSET if live else 0)
     assets = {name: offset + index for index, name in enumerate(names)}
@@ -133,7 +132,7 @@ def make_catalogue(rules: BrokerRules, live: bool) -> ServerCatalogue:
     return ServerCatalogue(f"{rules.title}-{'live' if live else 'demo'}", rules, live, symbols, by_name, assets)
 
 
-def _listing(symbol_id: int, terms: SymbolTerms) -> Listing:
+def _listing(symbol_id: int, terms: SymbolTerms, enabled: bool) -> Listing:
     instrument = Instrument(
         id=str(symbol_id),
         name=terms.name,
@@ -150,5 +149,6 @@ def _listing(symbol_id: int, terms: SymbolTerms) -> Listing:
         pip_digits=terms.pip_digits,
         commission=terms.commission,
         swap=terms.swap,
+        trading_mode=TradingMode.ENABLED if enabled else TradingMode.DISABLED,
         max_leverage=None if terms.max_leverage is None else Decimal(terms.max_leverage),
     )

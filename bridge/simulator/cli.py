@@ -12,6 +12,7 @@ import orjson
 
 from bridge.simulator.server import Simulator
 from bridge.simulator.settings import RefreshVariant, SimulatorSettings
+from core.errors import BridgeError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     )
     try:
         asyncio.run(_serve(settings))
-    except OSError as problem:
+    except (OSError, BridgeError) as problem:
         print(f"the simulator cannot start: {problem}", file=sys.stderr)
         return 1
     return 0

@@ -6,7 +6,7 @@ Every table is bounded: accounts and tokens are those of the world, the auth ord
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 AUTH_ORDER_KEPT = 50_000
@@ -37,6 +37,12 @@ class Counters:
     faults: Counter[str] = field(default_factory=Counter)
     auth_order: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=AUTH_ORDER_KEPT))
     dials: deque[int] = field(default_factory=lambda: deque(maxlen=AUTH_ORDER_KEPT))
+
+    def reset(self) -> None:
+        """Begin counting anew; holders of this object keep it."""
+        fresh = Counters()
+        for each in fields(self):
+            setattr(self, each.name, getattr(fresh, each.name))
 
     def as_json(self, open_connections: int) -> dict[str, Any]:
         """The counters in the admin route's field names."""

@@ -6,6 +6,7 @@ a trade by one is seen by the others. Only this module and `requests.session` ch
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,14 @@ class Hub:
 
     def __init__(self, spots: SpotBoard, depth: DepthBoard) -> None:
         self.connections: dict[int, Connection] = {}
+        self._numbers = itertools.count(1)
         self._listeners: dict[int, dict[Connection, Authorisation]] = {}
         self._spots = spots
         self._depth = depth
+
+    def next_number(self) -> int:
+        """Number of the next connection."""
+        return next(self._numbers)
 
     def listeners(self, account_id: int) -> dict[Connection, Authorisation]:
         """Connections on which the account is authorised."""
@@ -71,6 +77,14 @@ class Hub:
         for connection in list(listeners):
             echoed = client_msg_id if connection is origin else ""
             connection.send(Outgoing(message, account_id, echoed, payload))
+
+    def announce_symbol(self, account_ids: Iterable[int], symbol_id: int) -> None:
+        """Send 2120 to all sessions of these accounts: the terms of a symbol changed."""
+        for account_id in account_ids:
+            if account_id in self._listeners:
+                self.publish(
+                    account_id, m.ProtoOASymbolChangedEvent(ctidTraderAccountId=account_id, symbolId=[symbol_id])
+                )
 
     def publish_to(self, connection: Connection, account_id: int, message: Message, client_msg_id: str) -> None:
         """Send something about an account to one connection only, such as the refusal of its request."""

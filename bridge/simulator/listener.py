@@ -37,7 +37,7 @@ class Socket(asyncio.Protocol):
         counters.dials.append(self._services.clock.now_ms())
         settings = self._services.settings
         connection = Connection(
-            counters.connections_opened,
+            self._services.hub.next_number(),
             self._environment,
             self._services,
             cast(asyncio.Transport, transport),

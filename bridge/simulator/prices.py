@@ -10,9 +10,9 @@ from __future__ import annotations
 import csv
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from bridge.runtime.clock import Clock
@@ -56,6 +56,16 @@ class Walk:
         self.bid, self.ask = bid, ask
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a replay; `at_ms` counts from the first line."""
+
+    at_ms: int
+    symbol: str
+    bid: Decimal
+    ask: Decimal
+
+
 class Prices:
     """All quotes of the world and their recent history."""
 
@@ -69,7 +79,6 @@ class Prices:
         self._speed = speed
         self._walks = {terms.name: _first_walk(terms) for terms in SYMBOLS}
         self._replay = read_csv(Path(source)) if source not in ("walk", "frozen") else None
-        self._replay_next: tuple[int, str, Decimal, Decimal] | None = None
         self._replay_ms = 0.0
         self.ticks: dict[tuple[str, int], deque[Tick]] = {}
         self.bars = BarBook(seed)
@@ -185,31 +194,35 @@ class Prices:
         if events:
             self.deliver(events)
 
-    def _advance_replay(self, rows: Iterator[tuple[int, str, Decimal, Decimal]]) -> None:
+    def _advance_replay(self, rows: deque[Row]) -> None:
         self._replay_ms += self.step_s * 1000 * self._speed
-        while True:
-            row = self._replay_next or next(rows, None)
-            if row is None:
-                self._replay_next = None
-                return
-            if row[0] > self._replay_ms:
-                self._replay_next = row
-                return
-            self._replay_next = None
-            _, name, bid, ask = row
-            self.set_quote(name, bid, ask)
+        while rows and rows[0].at_ms <= self._replay_ms:
+            row = rows.popleft()
+            self.set_quote(row.symbol, row.bid, row.ask)
 
 
-def read_csv(path: Path) -> Iterator[tuple[int, str, Decimal, Decimal]]:
-    """Rows `time_ms,symbol,bid,ask` in time order, times relative to the first row. A header line is skipped."""
+def read_csv(path: Path) -> deque[Row]:
+    """Rows `time_ms,symbol,bid,ask` in time order, times made relative to the first; a header line is skipped.
+
+    The file is read whole. Raises OSError when it cannot be read, InvalidInput naming the line that is wrong.
+    """
+    rows: deque[Row] = deque()
     first: int | None = None
     with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.reader(file):
-            if not row or not row[0].strip().isdigit():
+        for number, line in enumerate(csv.reader(file), start=1):
+            if not line or (number == 1 and not line[0].strip().isdigit()):
                 continue
-            at = int(row[0])
-            first = at if first is None else first
-            yield at - first, row[1].strip(), Decimal(row[2]), Decimal(row[3])
+            try:
+                at_ms, symbol, bid, ask = int(line[0]), line[1].strip(), Decimal(line[2]), Decimal(line[3])
+            except (IndexError, ValueError, InvalidOperation) as cause:
+                raise InvalidInput(f"{path.name} line {number}: expected time_ms,symbol,bid,ask") from cause
+            if symbol not in TERMS_BY_NAME:
+                raise InvalidInput(f"{path.name} line {number}: no symbol {symbol}")
+            if _points(symbol, "bid", bid) > _points(symbol, "ask", ask):
+                raise InvalidInput(f"{path.name} line {number}: bid above ask")
+            first = at_ms if first is None else first
+            rows.append(Row(at_ms - first, symbol, bid, ask))
+    return rows
 
 
 def _first_walk(terms: SymbolTerms) -> Walk:

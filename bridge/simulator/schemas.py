@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from core.orders import OrderType, Side, TimeInForce
-from core.paper_trader import Access
+from core.paper_trader import Access, TradingMode
 
 
 def _exact(value: Any) -> Any:
@@ -119,4 +119,9 @@ class CodeBody(Body):
 
 
 class SymbolBody(Body):
+    """New terms of a symbol; with none of them the change is announced only."""
+
     symbol: str
+    trading_mode: TradingMode | None = None
+    is_open: bool | None = None
+    server: str | None = None

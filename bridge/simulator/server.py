@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 import random
 import shutil
 import ssl
@@ -41,6 +42,8 @@ from bridge.simulator.tokens import TokenBook
 from bridge.simulator.world import World
 
 CLOSE_TIMEOUT_S = 3.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +164,16 @@ class Simulator:
     async def close(self) -> None:
         """Close ports, connections and background work."""
         await self._tasks.close()
-        for connection in list(self.services.hub.connections.values()):
-            connection.abort()
         for server in self._servers:
             server.close()
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            for server in self._servers:
-                await server.wait_closed()
+        for connection in list(self.services.hub.connections.values()):
+            connection.abort()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                for server in self._servers:
+                    await server.wait_closed()
+        except TimeoutError:  # from Python 3.12 on this also waits for TLS handshakes in progress
+            log.warning("connections were still being made when the simulator closed")
         self._servers.clear()
         if self._stop_admin is not None:
             await self._stop_admin()

@@ -107,6 +107,8 @@ async def test_prices_can_be_set_and_frozen_when_asked_by_http(sim: Simulator, h
         ("POST", "/sim/prices", {"quotes": {"NOPE": {"bid": 1}}}, 404, None),
         ("POST", "/sim/prices", {"quotes": {"EURUSD": {"bid": 1.0000001}}}, 422, "EURUSD.bid"),
         ("POST", "/sim/prices", {"quotes": {"EURUSD": {"bid": 2, "ask": 1}}}, 422, "EURUSD.bid"),
+        ("POST", "/sim/symbols", {"symbol": "NOPE"}, 404, None),
+        ("POST", "/sim/symbols", {"symbol": "EURUSD", "tradingMode": "odd"}, 422, "tradingMode"),
         ("POST", "/sim/faults", {"id": "N99"}, 404, None),
         ("POST", "/sim/faults", {"id": "N27", "variant": "never"}, 422, "variant"),
         ("POST", "/sim/faults", {"id": "N01", "colour": 1}, 422, "colour"),
@@ -157,6 +159,8 @@ async def test_counters_tell_who_logged_in_when_asked_by_http(sim: Simulator, ht
     assert [each["accountId"] for each in counters["authOrder"]] == [str(USD)]
     assert counters["connections"] == 1
     assert counters["requests"]["ProtoOAAccountAuthReq"] == 1
+    await http("DELETE", "/sim/counters")
+    assert (await http("GET", "/sim/counters"))[1]["authAttempts"] == 0
 
 
 async def test_tokens_come_once_when_code_and_refresh_are_spent(sim: Simulator, http: Http) -> None:

@@ -393,6 +393,20 @@ async def test_orders_are_refused_with_the_chosen_code_when_asked(sim: Simulator
     await talk.expect(m.ProtoOAExecutionEvent, order)
 
 
+@pytest.mark.parametrize(("executed", "positions"), [(True, 1), (False, 0)])
+async def test_the_connection_drops_between_order_and_answer_when_asked(
+    sim: Simulator, talk: Probe, executed: bool, positions: int
+) -> None:
+    sim.actions.fault("DROP_AFTER_REQUEST", executed=executed)
+    order = m.ProtoOANewOrderReq(
+        ctidTraderAccountId=USER_1, symbolId=1, orderType=o.MARKET, tradeSide=o.BUY, volume=100_000
+    )
+    await talk.send(order, "lost")
+    await talk.closed.wait()
+    assert kinds(talk) == []
+    assert len(sim.actions.truth(USER_1)["positions"]) == positions
+
+
 async def test_a_fault_ends_by_itself_when_its_time_is_over(sim: Simulator, talk: Probe) -> None:
     sim.actions.fault("N28", durationSeconds=0.05)
     assert (await talk.error(trader()))[0] == "REQUEST_FREQUENCY_EXCEEDED"

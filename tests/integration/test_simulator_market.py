@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.actions import Refusal
+from core.errors import InvalidInput
 from core.orders import Side
+from core.paper_trader import TradingMode
 from protos.ctrader import messages_pb2 as m
 from protos.ctrader import model_pb2 as o
 from tests.support.simulator_probe import Probe, probe
@@ -236,10 +239,28 @@ async def test_ticks_come_newest_first_as_differences_when_asked(sim: Simulator,
     assert answer.tickData[1].timestamp <= 0
 
 
-async def test_symbol_changes_reach_only_accounts_of_that_server_when_announced(sim: Simulator, talk: Probe) -> None:
-    sim.actions.symbols_changed("EURGBP")
+async def test_symbol_changes_reach_only_accounts_of_that_server_when_made(sim: Simulator, talk: Probe) -> None:
+    await talk.login(EUR, 2)
+    gold = sim.services.world.accounts[USD].server.by_name["XAUUSD"].id
+    sim.actions.change_symbol("XAUUSD", trading_mode=TradingMode.CLOSE_ONLY, server="Sim-demo")
     changed = await talk.event(m.ProtoOASymbolChangedEvent)
-    assert list(changed.symbolId) == [sim.services.world.accounts[USD].server.by_name["EURGBP"].id]
+    await talk.pulse()
+    details = await talk.expect(
+        m.ProtoOASymbolByIdRes, m.ProtoOASymbolByIdReq(ctidTraderAccountId=USD, symbolId=[gold])
+    )
+    assert (changed.ctidTraderAccountId, list(changed.symbolId)) == (USD, [gold])
+    assert sum(isinstance(each, m.ProtoOASymbolChangedEvent) for each in talk.events) == 1
+    assert details.symbol[0].tradingMode == o.CLOSE_ONLY_MODE
+    with pytest.raises(Refusal) as refused:
+        sim.actions.order(USD, symbol="XAUUSD", side=Side.BUY, units=Decimal(1))
+    assert refused.value.code == "TRADING_DISABLED"
+
+
+async def test_orders_are_refused_when_the_market_is_closed(sim: Simulator) -> None:
+    sim.actions.change_symbol("EURUSD", is_open=False)
+    with pytest.raises(Refusal) as refused:
+        sim.actions.order(USD, symbol="EURUSD", side=Side.BUY, units=Decimal(1000))
+    assert refused.value.code == "MARKET_CLOSED"
 
 
 async def test_prices_follow_the_seed_when_they_walk() -> None:
@@ -261,6 +282,14 @@ async def test_prices_follow_the_file_when_they_are_replayed(tmp_path: Path) -> 
     quotes = simulator.actions.quotes()["servers"]["Sim-demo"]
     assert quotes["EURUSD"] == {"bid": 1.2, "ask": 1.20002}
     assert quotes["USDJPY"] == {"bid": 151.5, "ask": 151.51}
+
+
+@pytest.mark.parametrize("line", ["1000,NOPE,1.2,1.3", "1000,EURUSD,1.3,1.2", "1000,EURUSD,1.2", "soon,EURUSD,1,2"])
+async def test_a_replay_is_refused_with_its_line_when_the_file_is_wrong(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "ticks.csv"
+    file.write_text(f"time_ms,symbol,bid,ask\n{line}\n")
+    with pytest.raises(InvalidInput):
+        Simulator(SimulatorSettings(users=1, prices=str(file)))
 
 
 async def test_a_client_that_does_not_read_gets_the_newest_price_when_it_reads_again(

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from bridge.simulator.envelope import Outgoing
-from bridge.simulator.faults import connections, frames, requests
+from bridge.simulator.faults import connections, events, frames, requests
 from bridge.simulator.faults.base import Fault, FrameFault, RequestFault
 from bridge.simulator.wire import HttpRefusal
 from core.errors import InvalidInput, NotFound
@@ -34,14 +34,14 @@ CATALOGUE: dict[str, type[Fault]] = {
     "N12": frames.Truncated,
     "N13": frames.Oversized,
     "N14": frames.Garbage,
-    "N15": frames.UnknownEnum,
+    "N15": events.UnknownEnum,
     "N16": frames.UnknownPayload,
-    "N17": frames.AbsurdValue,
-    "N18": frames.ForeignAccount,
-    "N19": frames.Duplicate,
-    "N20": frames.Reordered,
-    "N21": frames.Lost,
-    "N22": frames.LateSnapshot,
+    "N17": events.AbsurdValue,
+    "N18": events.ForeignAccount,
+    "N19": events.Duplicate,
+    "N20": events.Reordered,
+    "N21": events.Lost,
+    "N22": events.LateSnapshot,
     "N23": requests.BrokenSnapshot,
     "N24": requests.ShortPages,
     "N26": frames.HeartbeatOdd,
@@ -58,6 +58,8 @@ CATALOGUE: dict[str, type[Fault]] = {
     "N40": connections.CutAll,
     "N41": connections.Flapping,
     "N42": requests.SlowAuth,
+    # Beyond the catalogue: a refusal of choice, and a connection lost between request and answer.
+    "DROP_AFTER_REQUEST": requests.DropAfterRequest,
     "ORDER_REJECTED": requests.OrderRejected,
 }
 MOST_ACTIVE = 100

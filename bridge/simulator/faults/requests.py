@@ -207,3 +207,21 @@ class OrderRejected(RequestFault):
         if not isinstance(call.request, _ORDERS) or not self.hits(call.account_id, call.connection):
             return False
         return refuse(call, OrderRefused(self.code, "Refused on purpose", call.account_id or 0))
+
+
+class DropAfterRequest(RequestFault):
+    title: ClassVar[str] = "the connection drops after a request came in, before its answer"
+
+    requests: list[str] | None = Field(None, description="message names; absent: the five order requests")
+    executed: bool = Field(True, description="the request is carried out first")
+    count: int | None = Field(1, ge=1, description="effects after which it ends")
+
+    def request(self, call: Call[Any], proceed: Callable[[], None]) -> bool:
+        wanted = self.requests if self.requests is not None else [each.__name__ for each in _ORDERS]
+        if call.request.DESCRIPTOR.name not in wanted or not self.hits(call.account_id, call.connection):
+            return False
+        call.connection.mute = True
+        if self.executed:
+            proceed()
+        call.connection.abort()
+        return True

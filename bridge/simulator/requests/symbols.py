@@ -11,7 +11,7 @@ from bridge.simulator.catalogue import ASSET_CLASSES, ListedSymbol
 from bridge.simulator.refusals import Refused
 from bridge.simulator.requests.account import leverage_id
 from bridge.simulator.requests.call import Call, Handlers
-from core.paper_trader import CommissionKind, SwapKind
+from core.paper_trader import CommissionKind, Listing, SwapKind, TradingMode
 from protos.ctrader import messages_pb2 as m
 from protos.ctrader import model_pb2 as o
 
@@ -28,6 +28,11 @@ _SWAPS = {
     SwapKind.PIPS: o.PIPS,
     SwapKind.POINTS: o.POINTS,
     SwapKind.PERCENT: o.PERCENTAGE,
+}
+_TRADING_MODES = {
+    TradingMode.ENABLED: o.ENABLED,
+    TradingMode.CLOSE_ONLY: o.CLOSE_ONLY_MODE,
+    TradingMode.DISABLED: o.DISABLED_WITHOUT_PENDINGS_EXECUTION,
 }
 _ASSET_DIGITS = {"JPY": 0}
 
@@ -67,13 +72,17 @@ def symbols_list(call: Call[m.ProtoOASymbolsListReq]) -> Message:
 
 
 def symbol_by_id(call: Call[m.ProtoOASymbolByIdReq]) -> Message:
-    listed = call.account.server.symbols
+    server, engine = call.account.server, call.services.world.engine
+    listed = server.symbols
     for symbol_id in call.request.symbolId:
         if symbol_id not in listed:
             raise symbol_not_found(symbol_id, call.account.id)
     return m.ProtoOASymbolByIdRes(
         ctidTraderAccountId=call.account.id,
-        symbol=[full_symbol(listed[symbol_id]) for symbol_id in call.request.symbolId],
+        symbol=[
+            full_symbol(listed[each], engine.listing(server.key, listed[each].instrument_id))
+            for each in call.request.symbolId
+        ],
     )
 
 
@@ -110,9 +119,9 @@ def light_symbol(symbol: ListedSymbol, asset_ids: dict[str, int]) -> o.ProtoOALi
     )
 
 
-def full_symbol(symbol: ListedSymbol) -> o.ProtoOASymbol:
-    """The full entity; open at all hours."""
-    terms, listing = symbol.terms, symbol.listing
+def full_symbol(symbol: ListedSymbol, listing: Listing) -> o.ProtoOASymbol:
+    """The full entity with the terms now in force; open at all hours."""
+    terms = symbol.terms
     commission, swap = listing.commission, listing.swap
     percent = commission.kind is CommissionKind.PERCENT_OF_VALUE
     return o.ProtoOASymbol(
@@ -135,7 +144,7 @@ def full_symbol(symbol: ListedSymbol) -> o.ProtoOASymbol:
         distanceSetIn=o.SYMBOL_DISTANCE_IN_POINTS,
         minCommission=0,
         scheduleTimeZone="UTC",
-        tradingMode=o.ENABLED if symbol.enabled else o.DISABLED_WITHOUT_PENDINGS_EXECUTION,
+        tradingMode=_TRADING_MODES[listing.trading_mode],
         swapCalculationType=_SWAPS[swap.kind],
         lotSize=terms.lot * 100,
         preciseTradingCommissionRate=int(commission.rate.scaleb(5 if percent else 8)),

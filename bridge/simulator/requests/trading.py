@@ -51,8 +51,6 @@ def new_order(call: Call[m.ProtoOANewOrderReq]) -> None:
     for field, limit in _TEXT_LIMITS.items():
         if len(getattr(request, field)) > limit:
             raise _invalid(call, f"{field} is longer than {limit}")
-    if not symbol.enabled and not request.positionId:
-        raise OrderRefused("TRADING_DISABLED", "Trading is disabled for this symbol", account.id)
     wanted = OrderRequest(
         instrument_id=symbol.instrument_id,
         side=Side.BUY if request.tradeSide == o.BUY else Side.SELL,
