@@ -7,7 +7,7 @@ import pytest
 from bridge.cache.record import RecordStatus
 from bridge.sessions.states import STATUS_OF, TRANSITIONS, Event, IllegalTransition, State, next_state, status_name
 
-LOGIN = "connecting authorizing syncing".split()
+LOGIN = ["connecting", "authorizing", "syncing"]
 WANTED = ["waiting", *LOGIN, "live", "backoff", "throttled", "refreshing", "maintenance"]
 EXPECTED = {
     "start": ({"stopped", "fenced", "action_required"}, "waiting"),
