@@ -88,6 +88,10 @@ class Actions:
         """
         account = self.services.world.account(account_id)
         listed = self._symbol(account, symbol)
+        if type is OrderType.TRAILING_STOP:
+            raise InvalidInput("cTrader has no trailing stop orders; trail the stop loss instead", field="type")
+        if time_in_force is TimeInForce.DAY:
+            raise InvalidInput("cTrader has no day orders", field="timeInForce")
         immediate = type in (OrderType.MARKET, OrderType.MARKET_RANGE)
         wanted = OrderRequest(
             instrument_id=listed.instrument_id,

@@ -25,10 +25,9 @@ MAX_UNREAD_BYTES = 128 * 1024 * 1024
 
 @dataclass(slots=True)
 class Authorisation:
-    """One account authorised on one connection: by which token, and what it subscribed to."""
+    """One account authorised on one connection: whether its token may trade, and what it subscribed to."""
 
     account_id: int
-    access_token: str
     trade: bool
     spots: dict[int, bool] = field(default_factory=dict)  # symbol id -> wants timestamps
     bars: set[tuple[int, int]] = field(default_factory=set)  # (symbol id, period)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from bridge.simulator.services import Services
 from bridge.simulator.settings import RefreshVariant
-from bridge.simulator.tokens import Grant, Rotation
+from bridge.simulator.tokens import Grant
 
 REFRESHED = "access token was refreshed"
 REVOKED = "access token was revoked"
 EXPIRED = "access token expired"
 
 
-def renew(services: Services, refresh_token: str) -> Rotation | None:
+def renew(services: Services, refresh_token: str) -> Grant | None:
     """Spend a refresh token; None when it is spent or unknown. The caller answers, then calls `end_sessions`."""
-    rotation = services.tokens.refresh(refresh_token, services.clock.now_ms())
-    if rotation is None:
+    grant = services.tokens.refresh(refresh_token, services.clock.now_ms())
+    if grant is None:
         services.counters.refresh_failures += 1
         return None
     services.counters.refreshes += 1
-    return rotation
+    return grant
 
 
 def exchange(services: Services, code: str) -> Grant | None:
@@ -32,34 +32,36 @@ def exchange(services: Services, code: str) -> Grant | None:
         return None
     grant, replaced = result
     if replaced:
-        end_sessions(services, replaced)
+        end_sessions(services, grant.user)
     return grant
 
 
 def revoke(services: Services, user: int) -> bool:
-    """The user withdraws consent: both tokens die and the sessions end."""
-    grant = services.tokens.revoke(user)
-    if grant is None:
+    """The user withdraws consent: both tokens die and the sessions end. False when there was no consent."""
+    if services.tokens.revoke(user) is None:
         return False
-    services.hub.end_token(grant.access_token, REVOKED, drop=True, disconnect=False)
+    services.hub.end_grant(_accounts(services, user), REVOKED, drop=True, disconnect=False)
     return True
 
 
 def expire(services: Services, user: int) -> bool:
-    """The access token runs out; the refresh token still works."""
-    grant = services.tokens.expire(user, services.clock.now_ms())
-    if grant is None:
+    """The access token runs out and the sessions end; the refresh token still works."""
+    if services.tokens.expire(user, services.clock.now_ms()) is None:
         return False
-    services.hub.end_token(grant.access_token, EXPIRED, drop=True, disconnect=False)
+    services.hub.end_grant(_accounts(services, user), EXPIRED, drop=True, disconnect=False)
     return True
 
 
-def end_sessions(services: Services, access_token: str, reason: str = REFRESHED) -> None:
-    """Tell the sessions of a replaced token and, by the `refresh_variant` setting, end them."""
+def end_sessions(services: Services, user: int) -> None:
+    """Tell the sessions of a user whose token was replaced and, by the `refresh_variant` setting, end them."""
     variant = services.settings.refresh_variant
-    services.hub.end_token(
-        access_token,
-        reason,
+    services.hub.end_grant(
+        _accounts(services, user),
+        REFRESHED,
         drop=variant is not RefreshVariant.SURVIVE,
         disconnect=variant is RefreshVariant.DISCONNECT,
     )
+
+
+def _accounts(services: Services, user: int) -> set[int]:
+    return {account.id for account in services.world.of_user[user]}

@@ -7,7 +7,7 @@ a trade by one is seen by the others. Only this module and `requests.session` ch
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
@@ -90,20 +90,20 @@ class Hub:
         """Send something about an account to one connection only, such as the refusal of its request."""
         connection.send(Outgoing(message, account_id, client_msg_id))
 
-    def end_token(self, access_token: str, reason: str, *, drop: bool, disconnect: bool) -> None:
-        """Tell every connection that sessions of this token lost it (2147); `drop` ends them, `disconnect` adds 2164.
+    def end_grant(self, account_ids: Collection[int], reason: str, *, drop: bool, disconnect: bool) -> None:
+        """Tell every connection that sessions of a grant's accounts lost their token (2147).
 
-        Source: reference/ctrader.md §2.3.
+        `drop` ends them, `disconnect` adds 2164. Source: reference/ctrader.md §2.3.
         """
         for connection in list(self.connections.values()):
-            hit = [a.account_id for a in connection.authorisations.values() if a.access_token == access_token]
+            hit = [account_id for account_id in connection.authorisations if account_id in account_ids]
             if hit:
                 self.invalidate(connection, hit, reason, drop=drop, disconnect=disconnect)
 
     def invalidate(
         self, connection: Connection, account_ids: Iterable[int], reason: str, *, drop: bool, disconnect: bool
     ) -> None:
-        """Send 2147 for accounts on one connection, see `end_token`."""
+        """Send 2147 for accounts on one connection, see `end_grant`."""
         ids = list(account_ids)
         event = m.ProtoOAAccountsTokenInvalidatedEvent(ctidTraderAccountIds=ids, reason=reason)
         connection.send(Outgoing(event))

@@ -33,11 +33,11 @@ def token_endpoint(services: Services, parameters: Mapping[str, str]) -> Answer:
 def _refresh(services: Services, refresh_token: str) -> Answer:
     if services.faults.refuses_refresh(refresh_token):
         return _error("ACCESS_DENIED", "Access denied")
-    rotation = renew(services, refresh_token)
-    if rotation is None:
+    grant = renew(services, refresh_token)
+    if grant is None:
         return _error("ACCESS_DENIED", "Access denied")
-    end_sessions(services, rotation.old_access_token)
-    return _granted(services, rotation.grant)
+    end_sessions(services, grant.user)
+    return _granted(services, grant)
 
 
 def _granted(services: Services, grant: Grant) -> Answer:

@@ -23,14 +23,6 @@ class Grant:
     generation: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """The renewed grant and the access token that no longer counts."""
-
-    grant: Grant
-    old_access_token: str
-
-
 class TokenBook:
     """All grants of one simulator; one live grant per user, as a new consent kills the one before."""
 
@@ -58,13 +50,13 @@ class TokenBook:
     def grant_of_user(self, user: int) -> Grant | None:
         return self._by_user.get(user)
 
-    def refresh(self, refresh_token: str, now_ms: int) -> Rotation | None:
+    def refresh(self, refresh_token: str, now_ms: int) -> Grant | None:
         """Spend a refresh token for a new pair; None when it is unknown or was spent before."""
         old = self._by_refresh.get(refresh_token)
         if old is None:
             return None
         self._forget(old)
-        return Rotation(self._renew(old, old.trade, now_ms), old.access_token)
+        return self._renew(old, old.trade, now_ms)
 
     def mint_code(self, user: int, trade: bool, now_ms: int) -> str:
         """A consent code for `user`: single use, good for a minute."""

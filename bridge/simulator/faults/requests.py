@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from bridge.simulator import grants
 from bridge.simulator.faults.base import Fault, RequestFault
 from bridge.simulator.refusals import OrderRefused, Refused, RefusedByProxy
 from protos.ctrader import messages_pb2 as m
@@ -116,11 +117,8 @@ class RefreshRefused(RequestFault):
     def begin(self) -> None:
         if not self.expire:
             return
-        now_ms = self.services.clock.now_ms()
         for user in self.users if self.users is not None else list(self.services.world.of_user):
-            grant = self.services.tokens.expire(user, now_ms)
-            if grant is not None:
-                self.services.hub.end_token(grant.access_token, "access token expired", drop=True, disconnect=False)
+            grants.expire(self.services, user)
 
     def request(self, call: Call[Any], proceed: Callable[[], None]) -> bool:
         if not isinstance(call.request, m.ProtoOARefreshTokenReq) or not self.refuses(call.request.refreshToken):

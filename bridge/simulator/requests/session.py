@@ -90,7 +90,7 @@ def account_auth(call: Call[m.ProtoOAAccountAuthReq]) -> Message:
         raise Refused("CANT_ROUTE_REQUEST", "Cannot route request", account_id=account_id)
     if services.hub.listeners(account_id):
         counters.parallel_logins += 1
-    services.hub.authorise(connection, Authorisation(account_id, grant.access_token, grant.trade))
+    services.hub.authorise(connection, Authorisation(account_id, grant.trade))
     return m.ProtoOAAccountAuthRes(ctidTraderAccountId=account_id)
 
 
@@ -102,10 +102,9 @@ def account_logout(call: Call[m.ProtoOAAccountLogoutReq]) -> None:
 
 
 def refresh_token(call: Call[m.ProtoOARefreshTokenReq]) -> None:
-    rotation = renew(call.services, call.request.refreshToken)
-    if rotation is None:
+    grant = renew(call.services, call.request.refreshToken)
+    if grant is None:
         raise Refused("ACCESS_DENIED", "Access denied")
-    grant = rotation.grant
     call.reply(
         m.ProtoOARefreshTokenRes(
             accessToken=grant.access_token,
@@ -114,7 +113,7 @@ def refresh_token(call: Call[m.ProtoOARefreshTokenReq]) -> None:
             refreshToken=grant.refresh_token,
         )
     )
-    end_sessions(call.services, rotation.old_access_token)
+    end_sessions(call.services, grant.user)
 
 
 def _grant(call: Call[Message], access_token: str) -> Grant:

@@ -34,6 +34,7 @@ TIMES_IN_FORCE = {
     o.FILL_OR_KILL: TimeInForce.FOK,
 }
 _IMMEDIATE = (OrderType.MARKET, OrderType.MARKET_RANGE)
+LARGEST_PRICE = 10**9
 _TEXT_LIMITS = {"comment": 512, "label": 100, "clientOrderId": 50}
 
 
@@ -174,7 +175,9 @@ def _price(call: Call[Any], symbol: ListedSymbol, field: str) -> Decimal | None:
         return None
     value = Decimal(repr(getattr(call.request, field)))
     digits = symbol.terms.digits
-    if not value.is_finite() or value != round(value, digits):
+    if not value.is_finite() or abs(value) > LARGEST_PRICE:
+        raise _invalid(call, f"Order price = {value} is out of range")
+    if value != round(value, digits):
         raise _invalid(call, f"Order price = {value} has more digits than symbol allows. Allowed {digits} digits")
     return value
 

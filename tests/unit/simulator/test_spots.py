@@ -48,7 +48,7 @@ def test_every_account_gets_its_own_event_when_a_tick_is_joined(
 ) -> None:
     spots, connection = board(), FakeConnection()
     for account_id in accounts:
-        held = Authorisation(account_id, "t", True, spots={symbol_id: False})
+        held = Authorisation(account_id, True, spots={symbol_id: False})
         spots.join(connection, held, "S", symbol_id)  # type: ignore[arg-type]
 
     spots.publish(Tick("S", symbol_id, bid, ask, 0), faulty=False)
@@ -73,7 +73,7 @@ def test_a_varint_is_what_protobuf_writes_when_encoded(number: int) -> None:
 
 def test_nobody_is_told_when_the_subscription_has_ended() -> None:
     spots, connection = board(), FakeConnection()
-    held = Authorisation(7, "t", True, spots={1: False})
+    held = Authorisation(7, True, spots={1: False})
     spots.join(connection, held, "S", 1)  # type: ignore[arg-type]
     spots.leave(connection, held)  # type: ignore[arg-type]
     spots.publish(Tick("S", 1, 1, 2, 0), faulty=False)
@@ -83,7 +83,7 @@ def test_nobody_is_told_when_the_subscription_has_ended() -> None:
 
 def test_a_tick_is_kept_for_later_when_the_connection_is_paused() -> None:
     spots, connection = board(), FakeConnection()
-    spots.join(connection, Authorisation(7, "t", True, spots={1: False}), "S", 1)  # type: ignore[arg-type]
+    spots.join(connection, Authorisation(7, True, spots={1: False}), "S", 1)  # type: ignore[arg-type]
     connection.paused = True
     spots.publish(Tick("S", 1, 1, 2, 0), faulty=False)
     assert connection.data == b""
