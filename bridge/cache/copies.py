@@ -84,7 +84,7 @@ class Copy:
             async with asyncio.timeout(self._interval_s):
                 await self._wake.wait()
         except TimeoutError:
-            if await self._ping():
+            if self.contact.usable and await self._ping():  # not usable: a claim failed, the probe takes over
                 self.contact.answered(self._clock.monotonic())
                 self._look_for_loss()
 

@@ -23,6 +23,7 @@ from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler, Tasks
 
 RELEASE_WAIT_S = 3.0
+GRAIN_S = 0.001  # no timer is finer, so that two clocks of unlike resolution never spin
 
 
 class Flusher:
@@ -202,7 +203,7 @@ class Flusher:
                 return
             self._wake.clear()
             try:
-                async with asyncio.timeout(at - now):
+                async with asyncio.timeout(max(at - now, GRAIN_S)):
                     await self._wake.wait()
             except TimeoutError:
                 return
@@ -211,14 +212,17 @@ class Flusher:
         return any(copy.contact.usable for copy in self._copies)
 
     async def _renew(self) -> None:
-        """Make due what would otherwise stop looking fresh, if the broker was heard since its last record."""
+        """Write again what will soon stop looking fresh, if the broker was heard since its last record."""
+        silent: list[Entry] = []
         while found := self._plan.renewals(self._clock.monotonic(), CHUNK):
             for entry in found:
-                if entry.dirty or self._maker.would_extend(entry):
+                if self._maker.would_extend(entry):
                     self._plan.mark_due((entry,))
                 else:
-                    self._plan.renew_later(entry, self._clock.monotonic())
+                    silent.append(entry)
             await asyncio.sleep(0)
+        for entry in silent:
+            self._plan.renew_later(entry, self._clock.monotonic())
 
     # ------------------------------------------------------------ one chunk
 

@@ -8,6 +8,7 @@ before its `staleAfter` comes within two flush intervals (DESIGN §6).
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from enum import StrEnum
@@ -17,6 +18,7 @@ from bridge.cache.entry import Entry
 
 JITTER = 0.1  # of the interval, both ways
 URGENT_DELAY_S = 0.02  # lets a mass cut gather into whole chunks; far inside the 100 ms promised
+RENEWALS_PER_INTERVAL = 4  # times at which renewals are looked at, so that they are written together
 RENEWAL_MARGIN_S = 0.25  # time to write a renewal after it fell due
 
 
@@ -33,6 +35,7 @@ class FlushPlan:
     def __init__(self, *, interval_s: float, mode: FlushMode, rng: Random, now: float) -> None:
         self.interval_s = interval_s
         self.mode = mode
+        self._grid_s = interval_s / RENEWALS_PER_INTERVAL
         self._rng = rng
         self._dirty: dict[Entry, None] = {}  # wait for the interval
         self._due: OrderedDict[Entry, None] = OrderedDict()  # the pass under way
@@ -114,12 +117,15 @@ class FlushPlan:
         if fresh_for_s is None:
             entry.renew_at = None
             return
-        lead = 2 * self.interval_s + RENEWAL_MARGIN_S
-        self._renew_at(entry, max(now + fresh_for_s - lead, now + self.interval_s / 4))
+        due = now + fresh_for_s - 2 * self.interval_s - RENEWAL_MARGIN_S
+        self._renew_at(entry, max(math.floor(due / self._grid_s) * self._grid_s, self._next_look(now)))
 
     def renew_later(self, entry: Entry, now: float) -> None:
         """Nothing newer was heard from the broker, so a renewal would not extend anything: look again soon."""
-        self._renew_at(entry, now + self.interval_s / 4)
+        self._renew_at(entry, self._next_look(now))
+
+    def _next_look(self, now: float) -> float:
+        return (math.floor(now / self._grid_s) + 1) * self._grid_s
 
     def _renew_at(self, entry: Entry, at: float) -> None:
         """Only the item at `entry.heap_at` counts: a later time needs no push, an earlier one kills the old item."""
@@ -133,17 +139,16 @@ class FlushPlan:
         heapq.heappush(self._renewals, (at, self._order, entry))
 
     def renewals(self, now: float, limit: int) -> list[Entry]:
-        """At most `limit` entries whose renewal falls due within half an interval, each returned once."""
+        """At most `limit` entries whose renewal is due, each returned once."""
         found: list[Entry] = []
-        until = now + self.interval_s / 2
-        while self._renewals and self._renewals[0][0] <= until and len(found) < limit:
+        while self._renewals and self._renewals[0][0] <= now and len(found) < limit:
             at, _, entry = heapq.heappop(self._renewals)
             if at != entry.heap_at:
                 continue
             entry.heap_at = None
             if entry.renew_at is None:
                 continue
-            if entry.renew_at > until:
+            if entry.renew_at > now:
                 self._push(entry, entry.renew_at)  # was rewritten meanwhile
             else:
                 entry.renew_at = None
