@@ -266,7 +266,7 @@ def _side(value: int) -> Side:
 
 def _time(value_ms: int) -> int:
     """A time in Unix ms; 0 means that none was given."""
-    if value_ms != 0 and not EARLIEST_MS <= value_ms <= LATEST_MS:
+    if value_ms != 0 and not EARLIEST_MS <= value_ms < LATEST_MS:
         raise ProtocolViolation("time out of range")
     return value_ms
 

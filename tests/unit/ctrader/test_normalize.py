@@ -439,7 +439,7 @@ ABSURD = [
     pytest.param(event(e.SWAP, position=a_position(swap=10**18)), id="huge-money"),
     pytest.param(event(e.SWAP, position=a_position(moneyDigits=99)), id="absurd-digits"),
     pytest.param(event(e.SWAP, position=a_position(utcLastUpdateTimestamp=1)), id="1970"),
-    pytest.param(event(e.SWAP, position=a_position(utcLastUpdateTimestamp=4_200_000_000_000)), id="2103"),
+    pytest.param(event(e.SWAP, position=a_position(utcLastUpdateTimestamp=4_102_444_800_000)), id="2100"),
     pytest.param(event(e.ORDER_ACCEPTED, order=an_order(limitPrice=math.nan)), id="nan-limit"),
     pytest.param(event(e.ORDER_ACCEPTED, order=an_order(executedVolume=-5)), id="negative-filled"),
     pytest.param(event(e.DEPOSIT_WITHDRAW, depositWithdraw=cash(balance=-(10**17))), id="huge-balance"),
