@@ -21,8 +21,8 @@ from bridge.api.problems import Problem
 
 log = logging.getLogger(__name__)
 
-MOST_SOCKETS = 1024
-MOST_PER_ADDRESS = 256
+MOST_SOCKETS = 2048
+MOST_PER_ADDRESS = 512
 IDLE_S = 75.0  # a kept-alive connection without a request
 LONGEST_FIELD = 8190
 Answer = Callable[[BaseRequest, float], Awaitable[web.Response]]

@@ -30,7 +30,7 @@ from core.errors import BridgeError
 log = logging.getLogger(__name__)
 
 WHOLE_REQUEST_S = 10.0
-AT_ONCE = 256  # requests in work
+AT_ONCE = 1024  # requests in work; some wait for a session
 KEY_RATE = 100.0  # per second
 ADDRESS_RATE = 20.0
 MOST_PARAMETERS = 16

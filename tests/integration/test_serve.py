@@ -161,20 +161,8 @@ async def test_the_process_ends_with_an_error_when_an_essential_task_crashes(tar
         setattr(getattr(importlib.import_module("{module}"), "{name}"), "{method}", broken)
         sys.exit(main(["serve"]))
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", textwrap.dedent(script)),
-        cwd=Path(__file__).resolve().parents[2],
-        env={"PORT": "0", "PATH": "/usr/bin:/bin"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), 20)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 1, output.decode()
+    code, output = await run_script(script)
+    assert code == 1, output.decode()
     assert b"essential task ended" in output
 
 
@@ -191,3 +179,59 @@ async def test_no_secret_is_in_any_output_when_everything_is_logged(tmp_path: Pa
             for form in (secret, secret.encode().hex()):
                 assert form not in world.bridge.output
         assert "user-1" not in world.bridge.output
+
+
+async def run_script(script: str, *, until: bytes = b"", then: signal.Signals | None = None) -> tuple[int, bytes]:
+    """Run Python with the bridge in it; send a signal once a line was seen. Returns exit code and output."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", textwrap.dedent(script)),
+        cwd=Path(__file__).resolve().parents[2],
+        env={"PORT": "0", "PATH": "/usr/bin:/bin"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    output = b""
+    try:
+        async with asyncio.timeout(20):
+            if then is not None:
+                while until not in output:
+                    output += await process.stdout.readline()
+                process.send_signal(then)
+            output += await process.stdout.read()
+            return await process.wait(), output
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_drain_ends_in_time_when_the_loop_itself_hangs():
+    script = """
+        import sys, time
+        from bridge.cli import main
+        from bridge.sessions.service import SessionService
+        async def hang(self, deadline_s):
+            time.sleep(60)
+        SessionService.drain = hang
+        sys.exit(main(["serve"]))
+    """
+    asked = time.monotonic()
+    code, output = await run_script(script, until=b'"message":"serving"', then=signal.SIGTERM)
+    assert code == 0, output.decode()
+    assert time.monotonic() - asked < 10  # not the sixty seconds that it would sleep
+
+
+async def test_the_fast_event_loop_carries_the_process():
+    script = """
+        import asyncio, sys
+        from bridge.__main__ import loop_factory
+        from bridge import app
+        async def serve(settings):
+            print(type(asyncio.get_running_loop()).__module__)
+            return 0
+        app.serve = serve
+        from bridge.cli import main
+        sys.exit(main(["serve"], loop_factory=loop_factory()))
+    """
+    assert await run_script(script) == (0, b"uvloop\n")
