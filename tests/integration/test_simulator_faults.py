@@ -376,7 +376,7 @@ async def test_connections_drop_again_and_again_when_flapping(sim: Simulator, ta
 
 
 async def test_auth_is_late_for_the_named_account_only_when_slow(sim: Simulator) -> None:
-    sim.actions.fault("N42", accounts=[USER_1], delaySeconds=0.2)
+    sim.actions.fault("N42", accounts=[USER_1], delaySeconds=1.0)
     async with probe(sim.ports.ctrader) as talk:
         await talk.send(auth(), "slow")
         await talk.login(USER_2, 2)

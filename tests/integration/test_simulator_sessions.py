@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bridge.runtime.clock import ManualClock
 from bridge.simulator import RefreshVariant, Simulator, SimulatorSettings
 from bridge.simulator.requests import HANDLERS
 from protos.ctrader import PAYLOAD_CLASSES
@@ -116,7 +117,7 @@ async def test_logout_is_final_with_the_disconnect_event_when_asked(sim: Simulat
 
 async def test_requests_over_the_budget_are_refused_then_blocked_when_the_client_insists() -> None:
     settings = SimulatorSettings(users=1, prices="frozen", requests_per_second=20, ctrader_tls_port=None)
-    async with Simulator(settings) as sim, probe(sim.ports.ctrader) as talk:
+    async with Simulator(settings, ManualClock()) as sim, probe(sim.ports.ctrader) as talk:
         for _ in range(25):
             await talk.send(m.ProtoOAVersionReq(), "v")
         await eventually(lambda: len(talk.everything) >= 26, within_s=5)
@@ -132,7 +133,7 @@ async def test_requests_over_the_budget_are_refused_then_blocked_when_the_client
 
 async def test_historical_requests_have_their_own_budget_when_many_come() -> None:
     settings = SimulatorSettings(users=1, prices="frozen", requests_per_second=50, ctrader_tls_port=None)
-    async with Simulator(settings) as sim, probe(sim.ports.ctrader) as talk:
+    async with Simulator(settings, ManualClock()) as sim, probe(sim.ports.ctrader) as talk:
         await talk.login(USER_1, 1)
         deals = [await talk.ask(m.ProtoOADealListReq(ctidTraderAccountId=USER_1)) for _ in range(6)]
         assert [type(each) for each in deals] == [m.ProtoOADealListRes] * 5 + [m.ProtoOAErrorRes]
