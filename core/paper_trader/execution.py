@@ -15,7 +15,7 @@ from core.paper_trader.events import OrderCancelled, OrderExpired, OrderRejected
 from core.paper_trader.margin import margin_after, margin_for_units
 from core.paper_trader.market import Book
 from core.paper_trader.matching import Fill, plan_fills, worst_price
-from core.paper_trader.portfolio import book_fill, can_price, closing_units, target_of
+from core.paper_trader.portfolio import book_fill, can_price, closing_units, most_units, target_of
 from core.paper_trader.protection import (
     arm_protection,
     disarm_protection,
@@ -79,7 +79,8 @@ def may_execute(account: Account, book: Book, order: Order) -> bool:
         return False
     if book.listing.trading_mode is TradingMode.DISABLED or not can_price(account, book):
         return False
-    opens = closing_units(account, order, order.remaining_units) < order.remaining_units
+    units = most_units(account, order)
+    opens = closing_units(account, order, units) < units
     return not opens or check_opening(account, book.listing, order.side) is None
 
 
@@ -240,7 +241,7 @@ def _hit(desk: Desk, account: Account, holding: Holding, kind: Kind) -> None:
 def _plan(desk: Desk, account: Account, book: Book, order: Order, worst: Decimal | None) -> list[Fill]:
     return plan_fills(
         order,
-        order.remaining_units,
+        most_units(account, order),
         worst,
         book.offers(order.side),
         book.listing,
@@ -253,8 +254,6 @@ def _trade(desk: Desk, account: Account, book: Book, order: Order, plan: list[Fi
     """Book planned fills and let protection and tied orders follow; the order after them."""
     first = order.filled_units == 0
     for fill in plan:
-        if fill is not plan[0] and _lost_its_target(account, order):
-            break
         target = target_of(account, order)
         book.consume(order.side, fill.price, fill.units)
         order = book_fill(desk, account, order, fill, by_server=by_server)

@@ -61,7 +61,7 @@ def plan_fills(
             fills.append(Fill(level.price, take))
             left -= take
     if order.time_in_force is TimeInForce.FOK:
-        return _split(fills, listing) if left == 0 else []
+        return _split(fills, listing) if left == 0 and units == order.remaining_units else []
     if partial_chance > 0 and fills and rng.random() < partial_chance:
         fills = _random_part(fills, listing, rng)
     return _split(fills, listing)

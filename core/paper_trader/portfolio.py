@@ -49,6 +49,14 @@ def closing_units(account: Account, order: Order, units: Decimal) -> Decimal:
     return min(units, target.position.units)
 
 
+def most_units(account: Account, order: Order) -> Decimal:
+    """What the order may still trade: a hedged order that reduces a position ends with it, it never turns it round."""
+    target = target_of(account, order)
+    if target is None or target.position.side is order.side or account.settings.type is AccountType.NETTED:
+        return order.remaining_units
+    return min(order.remaining_units, target.position.units)
+
+
 def can_price(account: Account, book: Book) -> bool:
     """Whether every conversion that booking a deal needs is known now."""
     instrument = book.listing.instrument
@@ -63,17 +71,13 @@ def can_price(account: Account, book: Book) -> bool:
 
 
 def book_fill(desk: Desk, account: Account, order: Order, fill: Fill, *, by_server: bool) -> Order:
-    """Book one fill as one deal (two when it closes a netted position and opens the other side); the order after it.
-
-    A hedged order that reduces a position never opens the other side: what exceeds the position is not booked.
-    """
+    """Book one fill as one deal (two when it closes a netted position and opens the other side); the order after it."""
     closing = closing_units(account, order, fill.units)
     target = target_of(account, order)
-    may_open = closing == 0 or account.settings.type is AccountType.NETTED
     if target is not None and closing > 0:
         order = _close_part(desk, account, order, target, Fill(fill.price, closing), by_server=by_server)
     opening = fill.units - closing
-    if opening > 0 and may_open:
+    if opening > 0:
         order = _open_part(desk, account, order, Fill(fill.price, opening), by_server=by_server)
     desk.touch(account)
     return order

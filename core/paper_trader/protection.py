@@ -129,26 +129,27 @@ def drop_protection(desk: Desk, account: Account, holding: Holding, *, by_server
 
 
 def pull_trailing_stop(desk: Desk, account: Account, holding: Holding) -> None:
-    """Move a trailing stop to its distance behind the present closing price, never backwards."""
+    """Move a trailing stop to its distance behind the present closing price.
+
+    Called when the price is at least a point better than where the stop was last set from, so it never moves backwards.
+    """
     position, order, distance = holding.position, holding.protection, holding.trail_distance
     price = account.market.book(position.instrument_id).closing_price(position.side)
-    if order is None or distance is None or position.stop_loss is None or price is None or order.triggered:
+    if order is None or distance is None or price is None or order.triggered:
         return
     stop = price - distance if position.side is Side.BUY else price + distance
-    better = stop > position.stop_loss if position.side is Side.BUY else stop < position.stop_loss
-    if better:
-        holding.position = replace(position, stop_loss=stop, updated_at_ms=desk.now_ms)
-        holding.protection = replace(order, stop_price=stop, updated_at_ms=desk.now_ms)
-        desk.emit(
-            TrailingStopMoved(
-                account_id=account.id,
-                at_ms=desk.now_ms,
-                by_server=True,
-                position=holding.position,
-                order_id=order.id,
-                stop_price=stop,
-            )
+    holding.position = replace(position, stop_loss=stop, updated_at_ms=desk.now_ms)
+    holding.protection = replace(order, stop_price=stop, updated_at_ms=desk.now_ms)
+    desk.emit(
+        TrailingStopMoved(
+            account_id=account.id,
+            at_ms=desk.now_ms,
+            by_server=True,
+            position=holding.position,
+            order_id=order.id,
+            stop_price=stop,
         )
+    )
     arm_protection(desk, account, holding)
 
 

@@ -109,6 +109,15 @@ def test_stop_out_waits_for_the_open_when_its_market_is_closed() -> None:
     assert bench.truth().balance == dec("-800.00")
 
 
+def test_stop_out_is_noticed_when_prices_come_back() -> None:
+    bench = Bench(deposit=1000)
+    bench.quote("1.1", "1.1")
+    bench.buy(90_000)
+    bench.engine.withdraw_quote(MARKET, "EURUSD", 50)
+    bench.cash(1)  # looked at while nothing can be valued
+    assert kinds(bench.quote("1.08", "1.08"))[0] == "StopOut"
+
+
 def test_stop_out_goes_on_with_later_quotes_when_liquidity_was_short() -> None:
     bench = Bench(deposit=1000)
     bench.quote("1.1", "1.1")

@@ -98,6 +98,41 @@ def test_reducing_order_never_opens_the_other_side_when_its_position_shrank(benc
     assert bench.engine.positions("a") == ()
 
 
+def test_reducing_order_leaves_the_offers_it_cannot_use(bench: Bench) -> None:
+    bench.open("b")
+    bench.buy(1000)
+    bench.place("sell", "limit", 1000, limit_price="1.2", position_id=bench.position().id)
+    bench.close(bench.position().id, 700)
+    bench.quote(bids=[("1.2", 1000)], asks=[("1.2", 1000)])
+    assert only(bench.sell(1000, account="b", tif="ioc"), OrderPartiallyFilled).deal.filled_units == 700
+
+
+def test_fok_that_lost_part_of_its_position_trades_nothing(bench: Bench) -> None:
+    bench.buy(1000)
+    bench.place("sell", "stop", 1000, stop_price="1.09", tif="fok", position_id=bench.position().id)
+    bench.close(bench.position().id, 700)
+    assert kinds(bench.quote("1.09", "1.0901")) == ["OrderCancelled"]
+    assert bench.position().units == 300
+
+
+def test_later_fills_leave_protection_that_was_changed_meanwhile(bench: Bench) -> None:
+    bench.quote(asks=[("1.1001", 400)])
+    bench.place("buy", "limit", 1000, limit_price="1.1001", stop_loss="1.09")
+    bench.protect(bench.position().id, stop_loss="1.095")
+    bench.quote(asks=[("1.1001", 9999)])
+    assert (bench.position().units, bench.position().stop_loss) == (1000, dec("1.095"))
+
+
+def test_netted_addition_sets_the_leg_it_names_and_keeps_the_other() -> None:
+    bench = Bench(type=AccountType.NETTED)
+    bench.quote("1.10000", "1.10010")
+    bench.buy(1000, stop_loss="1.09")
+    bench.buy(1000, take_profit="1.12")
+    assert (bench.position().stop_loss, bench.position().take_profit) == (dec("1.09"), dec("1.12"))
+    (protection,) = bench.engine.orders("a", protections=True)
+    assert protection.units == 2000
+
+
 def test_rest_of_an_opening_order_ends_when_its_position_closes(bench: Bench) -> None:
     bench.quote(asks=[("1.1001", 400)])
     bench.place("buy", "limit", 1000, limit_price="1.1001")

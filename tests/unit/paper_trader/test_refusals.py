@@ -220,6 +220,16 @@ def test_bad_close_volume_is_refused(bench: Bench, units: str, code: Code) -> No
     assert (rejected.code, rejected.operation, rejected.position_id) == (code, Operation.CLOSE, bench.position().id)
 
 
+def test_tied_order_is_refused_when_it_is_larger_than_its_position_or_of_another_symbol(bench: Bench) -> None:
+    bench.buy(2000)
+    position_id = bench.position().id
+    assert only(bench.sell(3000, position_id=position_id), RequestRejected).code is Code.TRADING_BAD_VOLUME
+    assert kinds(bench.buy(3000, position_id=position_id))[1] == "OrderFilled"
+    bench.quote("1.25", "1.2501", name="GBPUSD")
+    other = only(bench.buy(1000, "GBPUSD", position_id=position_id), RequestRejected)
+    assert other.code is Code.INVALID_REQUEST
+
+
 def test_requests_about_unknown_things_say_which(bench: Bench) -> None:
     assert only(bench.close(9), RequestRejected).message == "Position not found with id 9"
     assert only(bench.protect(9, stop_loss="1"), RequestRejected).code is Code.POSITION_NOT_FOUND
