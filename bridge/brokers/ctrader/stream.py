@@ -26,6 +26,7 @@ _wire_log = logging.getLogger(f"{__name__}.wire")
 _wire_log.setLevel(logging.WARNING)
 
 MAX_MESSAGE_BYTES = 16 * 2**20
+FLOOD_BYTES = 64 * 2**10  # a read this large means that more is waiting
 _BINARY = Opcode.BINARY
 _MESSAGES = frozenset({Opcode.BINARY, Opcode.TEXT, Opcode.CONT})
 
@@ -60,6 +61,14 @@ class Socket(ClientConnection):
         super().data_received(data)
         if self.protocol.state is not State.OPEN and self.response is not None:
             self._listener.ended(self)  # a close frame, or framing that cannot be followed
+        elif len(data) >= FLOOD_BYTES and not self.transport.is_closing():
+            # The event loop would read on for as long as bytes wait, seconds in a flood: let others have a turn.
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def process_event(self, event: Event) -> None:
         if type(event) is Frame and event.opcode in _MESSAGES:
