@@ -1,7 +1,7 @@
 """The hot path: receive, decode, normalise and apply events on one channel, against a bare receive and decode loop.
 
-One sender, one receiving process, the same bytes, rounds in turn. The receiver must be the one that is busy, or the
-round says nothing about it and is left out.
+One sender, one receiving process, the same bytes, rounds in turn. Rates are per second of the receiver's processor
+time: the clock would also tell of whoever else uses the machine.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from scripts.benchmarks.measure import pin
 from scripts.benchmarks.report import Row, Spread, Target, at_least
 from tests.support.processes import bridge_process
 
-ROUNDS = 5
-MOST_ROUNDS = 15
+ROUNDS = 9
 FRAMES = 200_000
 LEAST_BUSY = 0.9
 
@@ -79,9 +78,9 @@ async def _order(admin: aiohttp.ClientSession, account: str, **more: object) -> 
 
 
 async def _rounds(sender: Child, receiver: Child, command: dict[str, Any]) -> list[Pair]:
-    """Pairs of rounds in which both receivers were busy; the first pair warms up."""
+    """Pairs of rounds, each receiver first in every other one; the first pair warms up."""
     pairs: list[Pair] = []
-    for number in range(MOST_ROUNDS):
+    for number in range(ROUNDS + 1):
         order = ("ours", "bare") if number % 2 else ("bare", "ours")
         pair: Pair = {}
         for which in order:
@@ -89,25 +88,28 @@ async def _rounds(sender: Child, receiver: Child, command: dict[str, Any]) -> li
             _, pair[which] = await asyncio.gather(sender.ask(to=which, **command), receiver.answer())
             if pair[which]["surplus"]:
                 raise RuntimeError(f"{which} counted {pair[which]['surplus']} frames that were not sent")
-        if number and all(result["busy"] >= LEAST_BUSY for result in pair.values()):
+        if number:
             pairs.append(pair)
-        if len(pairs) == ROUNDS:
-            return pairs
-    raise RuntimeError(f"the receivers set the pace in only {len(pairs)} of {MOST_ROUNDS} rounds: the machine is taken")
+    return pairs
 
 
 def _row(kind: Kind, pairs: list[Pair]) -> Row:
-    ratio = Spread.of([pair["ours"]["perSecond"] / pair["bare"]["perSecond"] for pair in pairs])
-    rate, cpu = (
-        {which: statistics.median(pair[which][name] for pair in pairs) for which in ("ours", "bare")}
-        for name in ("perSecond", "cpuUs")
-    )
+    ratio = Spread.of([pair["bare"]["cpuUs"] / pair["ours"]["cpuUs"] for pair in pairs])
     return Row(
         figure=f"hot path: receive, decode, normalise, apply {kind.words} on one channel",
-        ours=f"{rate['ours'] / 1000:.0f} k/s, {cpu['ours']:.2f} µs each",
-        compared_with=f"bare websockets recv() and decode: {rate['bare'] / 1000:.0f} k/s, {cpu['bare']:.2f} µs each",
+        ours=_words([pair["ours"] for pair in pairs]),
+        compared_with=f"bare websockets recv() and decode: {_words([pair['bare'] for pair in pairs])}",
         ratio=ratio.text(2, " ×"),
         target=kind.target,
         value=None if kind.target is None else ratio.median,
         data={"rounds": pairs},
     )
+
+
+def _words(results: list[dict[str, float]]) -> str:
+    """Events per second of processor time; on the clock too when the receiver had its core for itself."""
+    cpu_us = statistics.median(result["cpuUs"] for result in results)
+    busy = statistics.median(result["busy"] for result in results)
+    rate = statistics.median(result["perSecond"] for result in results)
+    clock = f", {rate / 1000:.0f} k/s on the clock" if busy >= LEAST_BUSY else ""
+    return f"{1000 / cpu_us:.0f} k/s of processor time ({cpu_us:.2f} µs each){clock}"
