@@ -11,7 +11,7 @@ from decimal import Decimal
 from core.orders import OrderType, TimeInForce
 from core.paper_trader.events import Operation, OrderReplaced
 from core.paper_trader.market import Book
-from core.paper_trader.requests import first_refusal, limit_of, no_order, reject, start
+from core.paper_trader.requests import REQUEST_FIELDS, first_refusal, limit_of, no_order, reject, start
 from core.paper_trader.resting import trailed
 from core.paper_trader.rules import (
     Refusal,
@@ -68,7 +68,7 @@ def _above_filled(order: Order, units: Decimal) -> Refusal | None:
 
 def _amended_request(order: Order, changes: OrderChanges) -> OrderRequest:
     """The request that would have made the order as it is wanted now."""
-    values = {each.name: getattr(order, each.name) for each in fields(OrderRequest)}
+    values = {name: getattr(order, name) for name in REQUEST_FIELDS}
     if order.type is OrderType.STOP_LIMIT and order.slippage_points is not None:
         values["limit_price"] = None
     if order.type is OrderType.TRAILING_STOP:
@@ -85,7 +85,7 @@ def _amended_request(order: Order, changes: OrderChanges) -> OrderRequest:
 
 def _with_request(order: Order, request: OrderRequest, book: Book) -> Order:
     """The order with an amended request's values."""
-    values = {each.name: getattr(request, each.name) for each in fields(OrderRequest)}
+    values = {name: getattr(request, name) for name in REQUEST_FIELDS}
     values["limit_price"] = limit_of(request, book)
     if order.type is OrderType.TRAILING_STOP:
         values["stop_price"] = order.stop_price

@@ -47,26 +47,27 @@ from core.paper_trader.types import (
 )
 
 Check = Callable[[], Refusal | None]
+REQUEST_FIELDS = tuple(each.name for each in fields(OrderRequest))
 
 
-def place(desk: Desk, account: Account, request: OrderRequest) -> Order | None:
-    """Accept and start an order; None when it was refused."""
+def place(desk: Desk, account: Account, request: OrderRequest) -> None:
+    """Accept and start an order, or refuse it."""
+    draft = draft_order(request)
     book = account.market.books.get(request.instrument_id)
     refusal: Refusal | None
     if book is None:
         refusal = Refusal(Code.SYMBOL_NOT_FOUND, f"Symbol not found with id {request.instrument_id}")
     else:
-        refusal = _check_place(desk, account, book, request)
+        refusal = _check_place(desk, account, book, request, draft)
     if refusal is not None or book is None:
         reject(desk, account, Operation.PLACE, refusal, None, request.position_id, request.client_order_id)
-        return None
-    order = _new_order(desk, account, book, request)
+        return
+    order = _new_order(desk, account, book, request, draft)
     working = Working(order)
     account.working[order.id] = working
     position = _announced_position(desk, account, order)
     desk.emit(OrderAccepted(account_id=account.id, at_ms=desk.now_ms, order=order, position=position))
     start(desk, account, working)
-    return working.order
 
 
 def cancel(desk: Desk, account: Account, order_id: int) -> None:
@@ -152,9 +153,8 @@ def protect(
     set_protection(desk, account, holding, stop_loss, take_profit, trailing=trailing)
 
 
-def _check_place(desk: Desk, account: Account, book: Book, request: OrderRequest) -> Refusal | None:
+def _check_place(desk: Desk, account: Account, book: Book, request: OrderRequest, draft: Order) -> Refusal | None:
     at_market = request.type in MARKET_TYPES
-    draft = draft_order(request)
     may_wait = may_wait_for_open(account.market.settings, request)
 
     def tradable_now() -> Refusal | None:
@@ -214,18 +214,17 @@ def start(desk: Desk, account: Account, working: Working) -> None:
 
 def draft_order(request: OrderRequest) -> Order:
     """The order as it would be, for questions that need one; never stored."""
-    names = {each.name for each in fields(OrderRequest)}
-    values = {name: getattr(request, name) for name in names}
+    values = {name: getattr(request, name) for name in REQUEST_FIELDS}
     return Order(id=0, account_id="", role=OrderRole.TRADE, created_at_ms=0, updated_at_ms=0, **values)
 
 
-def _new_order(desk: Desk, account: Account, book: Book, request: OrderRequest) -> Order:
+def _new_order(desk: Desk, account: Account, book: Book, request: OrderRequest, draft: Order) -> Order:
     opens_own = account.settings.type is AccountType.HEDGED and request.position_id is None
     expires_at_ms = request.expires_at_ms
     if request.time_in_force is TimeInForce.DAY:
         expires_at_ms = next_daily_ms(desk.now_ms, account.market.settings.day_end_minute_utc)
     order = replace(
-        draft_order(request),
+        draft,
         id=desk.new_order_id(),
         account_id=account.id,
         limit_price=limit_of(request, book),
