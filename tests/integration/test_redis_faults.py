@@ -138,6 +138,26 @@ async def test_writes_held_up_by_the_server_are_applied_at_most_once_and_never_w
     assert await store.read(["a"]) == [Stored("a", 5, 3, b"newest")]
 
 
+async def test_a_command_is_sent_once_and_never_tried_again_by_the_library() -> None:  # C08
+    """A hidden retry would stretch every deadline and could apply a write after its caller gave up."""
+    dialled = 0
+
+    async def slam(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal dialled
+        dialled += 1
+        writer.transport.abort()
+
+    server = await asyncio.start_server(slam, "127.0.0.1", 0)
+    store = RedisStore(Secret(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"))
+    for attempt in range(1, 4):
+        with pytest.raises(StoreUnavailable):
+            await store.write([write("a", 1, 1)])
+        assert dialled == attempt
+    await store.close()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_unknown_scripts_are_loaded_again_when_the_server_forgot_them(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C06

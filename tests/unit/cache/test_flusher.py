@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.brokers.base import Reason, ReasonCode
+from bridge.cache.claims import claim
+from bridge.cache.contact import Contact
 from bridge.cache.entry import Entry
 from bridge.cache.flusher import Flusher
 from bridge.cache.making import RecordMaker
@@ -450,6 +452,20 @@ async def test_an_outage_gives_no_fence_back_to_an_owner_that_lost_it(flusher: F
     assert store.stamp(entry.keys[0])[0] == higher
 
 
+async def test_the_common_fence_is_claimed_in_every_store_although_time_passes(
+    store: FakeStore, clock: LoopClock
+) -> None:
+    """Otherwise an earlier owner could still write where the claim came out lower."""
+    copies = [FakeStore(clock, name) for name in ("one", "two")]
+    entries = [Entry((f"k{n}",), Source()) for n in range(3)]
+    for each in (store, *copies):
+        each.delay_s = 0.3
+    await copies[1].claim(["k1"], at_least=NOW_MS + 5000)
+    await claim(entries, Contact(store, "primary"), [Contact(copy, "copy") for copy in copies], clock)
+    for entry in entries:
+        assert {each.stamp(entry.keys[0]) for each in (store, *copies)} == {(entry.fence, 0)}
+
+
 async def test_dual_keys_hold_the_same_document_under_the_same_pair(flusher: Flusher, store: FakeStore) -> None:
     await store.claim(["plain"], at_least=NOW_MS + 50_000)
     entry = flusher.register(("keyed", "plain"), Source())
@@ -590,6 +606,7 @@ async def test_a_copy_that_was_away_gets_everything_on_its_return_and_holds_nobo
         assert store.document(entries[n % 20].keys[0])["balance"] == n
     assert pair.health()["copy"].state == "down"
     assert pair.health()["copy"].dirty == 20
+    assert pair._copies[0].waiting == 0, "nothing is kept for a copy that is away"
     assert pair.health()["primary"].state == "up"
     copy.hanging = False
     copy.lose_everything()

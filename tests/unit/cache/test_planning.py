@@ -222,15 +222,29 @@ def test_whatever_is_marked_is_taken_exactly_until_it_is_marked_again(steps: lis
     assert not plan.due
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([None, 10.0, 60.0]), st.floats(0.1, 3)), max_size=300))
-def test_the_renewal_heap_stays_small_when_horizons_flip(steps: list[tuple[int, float | None, float]]) -> None:
+def test_the_renewal_heap_stays_small_when_horizons_flip_for_days() -> None:
+    """An account that opens and closes positions all day moves its renewal earlier again and again."""
+    plan = make_plan()
+    [entry] = make_entries(1)
+    for step in range(20_000):
+        now = step * 1.5
+        plan.renewals(now, 500)
+        plan.recorded(entry, fresh_for_s=60.0 if step % 2 else 10.0, now=now)
+        assert len(plan._renewals) <= 60 / 3.0 + 2, "one live item, and the dead ones of the last minute"
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([None, 10.0, 60.0]), st.floats(0.1, 3)), max_size=200))
+def test_the_renewal_heap_is_empty_after_everything_fell_due(steps: list[tuple[int, float | None, float]]) -> None:
     plan = make_plan()
     entries = make_entries(5)
+    wanted: dict[Entry, float | None] = {}
     now = 0.0
     for number, fresh_for_s, wait in steps:
         now += wait
-        plan.renewals(now, 500)
+        for found in plan.renewals(now, 500):
+            assert wanted.pop(found) is not None
         plan.recorded(entries[number], fresh_for_s=fresh_for_s, now=now)
-    assert len(plan._renewals) <= 5 + 60 / 0.1  # one live item each, and the dead ones of the last minute
-    plan.renewals(now + 120, 10_000)
+        wanted[entries[number]] = fresh_for_s
+    live = {entry for entry, fresh_for_s in wanted.items() if fresh_for_s is not None}
+    assert set(plan.renewals(now + 120, 10_000)) == live
     assert plan._renewals == []
