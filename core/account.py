@@ -8,7 +8,6 @@ assignments; valuation happens only when a record is made.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -84,8 +83,8 @@ class AccountMirror:
     events: int = 0
     dirty: bool = False
     on_dirty: Callable[[], None] | None = None
-    _removed: OrderedDict[str, int] | None = None
-    _seen: OrderedDict[str, None] | None = None
+    _removed: dict[str, int] | None = None
+    _seen: dict[str, None] | None = None
 
     @property
     def at_risk(self) -> bool:
@@ -155,12 +154,12 @@ class AccountMirror:
 
     def _is_duplicate(self, key: str) -> bool:
         if self._seen is None:
-            self._seen = OrderedDict()
+            self._seen = {}
         if key in self._seen:
             return True
         self._seen[key] = None
         if len(self._seen) > REMEMBERED_EXECUTIONS:
-            self._seen.popitem(last=False)
+            del self._seen[next(iter(self._seen))]
         return False
 
     def _apply_event(self, event: Event) -> bool:
@@ -193,6 +192,7 @@ class AccountMirror:
             if not event.margin_known:
                 new.used_margin = old.used_margin
             if new == old:
+                old.updated_at_ms = new.updated_at_ms
                 return False
         self.positions[new.id] = new
         return True
@@ -201,8 +201,12 @@ class AccountMirror:
         old = self.orders.get(new.id)
         if self._was_removed(f"o{new.id}", new.updated_at_ms):
             return False
-        if old is not None and (new.updated_at_ms < old.updated_at_ms or new == old):
-            return False
+        if old is not None:
+            if new.updated_at_ms < old.updated_at_ms:
+                return False
+            if new == old:
+                old.updated_at_ms = new.updated_at_ms
+                return False
         self.orders[new.id] = new
         return True
 
@@ -211,10 +215,10 @@ class AccountMirror:
         if old is not None and 0 < at_ms < old.updated_at_ms:
             return False
         if self._removed is None:
-            self._removed = OrderedDict()
+            self._removed = {}
         self._removed[tomb] = max(at_ms, self._removed.get(tomb, 0), old.updated_at_ms if old else 0)
         if len(self._removed) > REMEMBERED_REMOVALS:
-            self._removed.popitem(last=False)
+            del self._removed[next(iter(self._removed))]
         return held.pop(key, None) is not None
 
     def _was_removed(self, tomb: str, updated_at_ms: int) -> bool:

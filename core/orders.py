@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
@@ -53,7 +53,8 @@ class TimeInForce(StrEnum):
 class Order:
     """A working order: units positive, prices absolute, times Unix ms.
 
-    `updated_at_ms` orders two versions of the same order; 0 when the broker gives no time.
+    `updated_at_ms` orders two versions of the same order (0 when the broker gives no time); it is no content, so two
+    versions that differ in it alone are equal.
     """
 
     id: str
@@ -68,5 +69,5 @@ class Order:
     take_profit: Decimal | None = None
     status: OrderStatus = OrderStatus.WORKING
     created_at_ms: int | None = None
-    updated_at_ms: int = 0
+    updated_at_ms: int = field(default=0, compare=False)
     client_order_id: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from core.orders import Side
@@ -13,7 +13,8 @@ class Position:
     """Units positive; money in the account's deposit currency; prices absolute; times Unix ms.
 
     `swap` and `commission` are negative when charged. `used_margin` is None when the broker has not said.
-    `updated_at_ms` orders two versions of the same position; 0 when the broker gives no time.
+    `updated_at_ms` orders two versions of the same position (0 when the broker gives no time); it is no content, so two
+    versions that differ in it alone are equal.
     """
 
     id: str
@@ -27,4 +28,4 @@ class Position:
     commission: Decimal = Decimal(0)
     used_margin: Decimal | None = None
     opened_at_ms: int | None = None
-    updated_at_ms: int = 0
+    updated_at_ms: int = field(default=0, compare=False)

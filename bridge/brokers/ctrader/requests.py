@@ -51,6 +51,7 @@ class Requests:
         self._number = 0
         self._pending: dict[str, Pending] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
         self._blocks: dict[int, tuple[float, float]] = {}  # payload type -> (pause in s, its end)
 
     def submit(self, payload_type: int, payload: bytes, priority: Priority, timeout_s: float) -> Pending:
@@ -70,7 +71,10 @@ class Requests:
             full = Reason(ReasonCode.RATE_LIMITED, "Too many requests wait for the broker.")
             raise BrokerFault(FaultKind.THROTTLE, full, retry_after_s=1.0) from error
         self._pending[message_id] = request
-        self.pump()
+        if (
+            self._soon is None
+        ):  # after everything that is asked for in this turn of the loop: the first may not be first
+            self._soon = asyncio.get_running_loop().call_soon(self._pump_soon)
         return request
 
     async def result(self, request: Pending) -> Reply:
@@ -146,6 +150,10 @@ class Requests:
         if when is not None:
             delay = max(when - now, _SHORTEST_TIMER_S)
             self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+
+    def _pump_soon(self) -> None:
+        self._soon = None
+        self.pump()
 
     def _on_timer(self) -> None:
         self._timer = None

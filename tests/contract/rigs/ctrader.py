@@ -66,10 +66,10 @@ class CtraderRig:
     detection_s = 5.0
     absurdities = ("negative_volume", "nan_price", "inf_price", "huge_money", "year_1970", "year_2100")
 
-    def __init__(self, sim: Simulator, tasks: Tasks) -> None:
+    def __init__(self, sim: Simulator, tasks: Tasks, **changes: Any) -> None:
         self.sim = sim
         self.act = sim.actions
-        self.broker = CtraderBroker(fast_settings(sim), SystemClock(), random.Random(7), tasks)
+        self.broker = CtraderBroker(fast_settings(sim, **changes), SystemClock(), random.Random(7), tasks)
 
     # ------------------------------------------------------------ who
 
@@ -238,13 +238,15 @@ class CtraderRig:
 
 
 @asynccontextmanager
-async def ctrader_rig() -> AsyncIterator[CtraderRig]:
-    """A simulator with frozen prices and a strict limiter, and an adapter; no task may crash meanwhile."""
+async def ctrader_rig(world: Mapping[str, Any] | None = None, **changes: Any) -> AsyncIterator[CtraderRig]:
+    """A simulator with frozen prices and a strict limiter, and an adapter; no task may crash meanwhile.
+
+    `world`: settings of the simulator, `changes`: of the adapter.
+    """
     tasks = Tasks("rig")
-    async with Simulator(
-        SimulatorSettings(users=4, prices="frozen", requests_per_second=500, ctrader_tls_port=None)
-    ) as sim:
-        rig = CtraderRig(sim, tasks)
+    settings = {"users": 4, "prices": "frozen", "requests_per_second": 500, "ctrader_tls_port": None, **(world or {})}
+    async with Simulator(SimulatorSettings(**settings)) as sim:
+        rig = CtraderRig(sim, tasks, **changes)
         try:
             yield rig
         finally:
