@@ -35,21 +35,20 @@ def amend(desk: Desk, account: Account, order_id: int, changes: OrderChanges) ->
     order = working.order
     book = account.market.book(order.instrument_id)
     wanted = _amended_request(order, changes)
-    changed = _with_request(order, wanted, book)
     refusal = first_refusal(
         lambda: check_account(account),
         lambda: check_tradable(book),
-        lambda: None if changed != order else Refusal(Code.INVALID_REQUEST, "Nothing to amend."),
         lambda: check_units(book.listing, wanted.units),
         lambda: _above_filled(order, wanted.units),
         lambda: None if order.triggered else check_prices(book, wanted),
         lambda: check_expiry(wanted, desk.now_ms),
         lambda: check_request_protection(book, wanted),
+        lambda: _nothing_to_amend(order, _with_request(order, wanted, book)),
     )
     if refusal is not None:
         reject(desk, account, Operation.AMEND, refusal, order_id, None, order.client_order_id, order)
         return
-    working.order = replace(changed, updated_at_ms=desk.now_ms)
+    working.order = replace(_with_request(order, wanted, book), updated_at_ms=desk.now_ms)
     if working.order.type is OrderType.TRAILING_STOP and not working.order.triggered:
         restarted = replace(working.order, stop_price=None)
         best = working.order.trail_extreme or ZERO
@@ -64,6 +63,10 @@ def _above_filled(order: Order, units: Decimal) -> Refusal | None:
     if units > order.filled_units:
         return None
     return Refusal(Code.TRADING_BAD_VOLUME, f"{order.filled_units} units are filled already")
+
+
+def _nothing_to_amend(order: Order, changed: Order) -> Refusal | None:
+    return Refusal(Code.INVALID_REQUEST, "Nothing to amend.") if changed == order else None
 
 
 def _amended_request(order: Order, changes: OrderChanges) -> OrderRequest:

@@ -379,8 +379,8 @@ class Engine:
 
 def _check_terms(settings: AccountSettings) -> None:
     """Raises InvalidInput for terms no broker could mean."""
-    if not (settings.leverage.is_finite() and settings.leverage > 0):
-        raise InvalidInput("leverage must be positive", field="settings.leverage")
+    if not (settings.leverage.is_finite() and 1 <= settings.leverage <= 100_000):
+        raise InvalidInput("leverage must be 1 to 100,000", field="settings.leverage")
     if not 0 <= settings.money_digits <= 8:
         raise InvalidInput("money digits must be 0 to 8", field="settings.money_digits")
     levels = (*settings.margin_call_levels, settings.stop_out_level)

@@ -2,7 +2,7 @@
 
 Every event names its account and time and carries immutable snapshots as after that event, so that a broker simulator
 can turn each into its own wire message. The comments give cTrader's execution type (reference/ctrader.md §4.3).
-`by_server`: nobody asked for it at that moment (a stop loss hit, an expiry, a stop-out …).
+`by_server`: no request of the client led to it directly (a stop loss hit, an expiry, a stop-out …).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class OrderTriggered(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderCancelled(Event):
-    """5 ORDER_CANCELLED, by the client or (`by_server`) the unfilled rest of IOC, FOK. `position` if partly filled."""
+    """5 ORDER_CANCELLED, asked for, or the unfilled rest of IOC and FOK. `position` if partly filled."""
 
     order: Order
     position: Position | None

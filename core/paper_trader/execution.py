@@ -60,17 +60,17 @@ def execute(desk: Desk, account: Account, working: Working, *, by_server: bool) 
     book = account.market.book(order.instrument_id)
     disarm(account, working)
     if not may_execute(account, book, order):
-        _after_fill(desk, account, working)
+        _after_fill(desk, account, working, by_server=by_server)
         return
     plan = _plan(desk, account, book, order, worst_price(order, point_of(book)))
     if plan:
         refusal = affordable(account, book, order, sum((fill.units for fill in plan), ZERO))
         if refusal is not None and refusal.code is not Code.NO_QUOTES:
-            _refuse(desk, account, working, refusal)
+            _refuse(desk, account, working, refusal, by_server=by_server)
             return
         if refusal is None:
             working.order = _trade(desk, account, book, order, plan, by_server=by_server)
-    _after_fill(desk, account, working)
+    _after_fill(desk, account, working, by_server=by_server)
 
 
 def may_execute(account: Account, book: Book, order: Order) -> bool:
@@ -151,13 +151,13 @@ def expire_order(desk: Desk, account: Account, working: Working) -> None:
     )
 
 
-def _after_fill(desk: Desk, account: Account, working: Working) -> None:
+def _after_fill(desk: Desk, account: Account, working: Working, *, by_server: bool) -> None:
     """Decide what becomes of an order after an attempt to trade."""
     order = working.order
     if order.state is OrderState.FILLED:
         finish(desk, account, working, OrderState.FILLED)
     elif order.time_in_force in AT_ONCE or _lost_its_target(account, order):
-        cancel_order(desk, account, working, by_server=True)
+        cancel_order(desk, account, working, by_server=by_server)
     else:
         rest(desk, account, working, wait=True)
 
@@ -171,17 +171,17 @@ def _lost_its_target(account: Account, order: Order) -> bool:
     )
 
 
-def _refuse(desk: Desk, account: Account, working: Working, refusal: Refusal) -> None:
+def _refuse(desk: Desk, account: Account, working: Working, refusal: Refusal, *, by_server: bool) -> None:
     """The account cannot carry an accepted order: rejected, or its rest cancelled when part of it is filled."""
     if working.order.filled_units > 0:
-        cancel_order(desk, account, working, by_server=True)
+        cancel_order(desk, account, working, by_server=by_server)
         return
     order = finish(desk, account, working, OrderState.REJECTED)
     desk.emit(
         OrderRejected(
             account_id=account.id,
             at_ms=desk.now_ms,
-            by_server=True,
+            by_server=by_server,
             order=order,
             code=refusal.code,
             message=refusal.message,
@@ -258,23 +258,23 @@ def _trade(desk: Desk, account: Account, book: Book, order: Order, plan: list[Fi
         book.consume(order.side, fill.price, fill.units)
         order = book_fill(desk, account, order, fill, by_server=by_server)
         if target is not None and target.position.status is PositionStatus.CLOSED:
-            drop_protection(desk, account, target, by_server=True)
-            _cancel_tied(desk, account, target.position.id, order.id)
+            drop_protection(desk, account, target, by_server=by_server)
+            _cancel_tied(desk, account, target.position.id, order.id, by_server=by_server)
     holding = target_of(account, order)
     if holding is not None and plan:
         if order.role is OrderRole.TRADE and first and holding.position.side is order.side:
-            protect_from_order(desk, account, holding, order)
-        resize_protection(desk, account, holding)
+            protect_from_order(desk, account, holding, order, by_server=by_server)
+        resize_protection(desk, account, holding, by_server=by_server)
     return order
 
 
-def _cancel_tied(desk: Desk, account: Account, position_id: int, except_id: int) -> None:
+def _cancel_tied(desk: Desk, account: Account, position_id: int, except_id: int, *, by_server: bool) -> None:
     """Orders that name a closed position end with it (hedged accounts; netted orders are about the instrument)."""
     if account.settings.type is AccountType.NETTED:
         return
     for working in list(account.working.values()):
         if working.order.position_id == position_id and working.order.id != except_id:
-            cancel_order(desk, account, working, by_server=True)
+            cancel_order(desk, account, working, by_server=by_server)
 
 
 def _filled_position(account: Account, order: Order) -> Position | None:

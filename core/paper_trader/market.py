@@ -16,6 +16,8 @@ from core.paper_trader.settings import Listing, MarketSettings
 from core.paper_trader.triggers import TriggerBook
 from core.paper_trader.types import Level, Quote
 
+LARGEST = Decimal(10**12)
+
 
 class Book:
     """Prices, offers and triggers of one instrument. `bids`, `asks`: what is left on offer, best first."""
@@ -118,10 +120,15 @@ class Market:
         return self.books[instrument_id].bid
 
 
+def sane(value: Decimal) -> bool:
+    """Finite, positive, and of a size that exact arithmetic can carry: for prices, price distances and units."""
+    return value.is_finite() and 0 < value <= LARGEST
+
+
 def check_price(price: Decimal, digits: int, field: str) -> None:
-    """Raises InvalidInput unless the price is finite, positive and within the instrument's digits."""
-    if not price.is_finite() or price <= 0:
-        raise InvalidInput(f"{field} must be a positive number", field=field)
+    """Raises InvalidInput unless the price is sane and within the instrument's digits."""
+    if not sane(price):
+        raise InvalidInput(f"{field} must be a positive number up to {LARGEST:,}", field=field)
     if not fits(price, digits):
         raise InvalidInput(f"{field} {price} has more than {digits} decimals", field=field)
 

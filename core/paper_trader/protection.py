@@ -26,7 +26,7 @@ def set_protection(
     take_profit: Decimal | None,
     *,
     trailing: bool,
-    by_server: bool = False,
+    by_server: bool,
 ) -> None:
     """Replace a position's protection as a whole; None removes a leg, both None remove the order."""
     book = account.market.book(holding.position.instrument_id)
@@ -56,7 +56,7 @@ def set_protection(
     arm_protection(desk, account, holding)
 
 
-def protect_from_order(desk: Desk, account: Account, holding: Holding, order: Order) -> None:
+def protect_from_order(desk: Desk, account: Account, holding: Holding, order: Order, *, by_server: bool) -> None:
     """Give a position the stop loss and take profit its order carries; legs the order lacks stay as they are."""
     position = holding.position
     digits = account.market.book(position.instrument_id).listing.instrument.price_digits
@@ -80,11 +80,11 @@ def protect_from_order(desk: Desk, account: Account, holding: Holding, order: Or
         stop_loss or position.stop_loss,
         take_profit or position.take_profit,
         trailing=order.trailing_stop_loss if stop_loss is not None else position.trailing_stop_loss,
-        by_server=True,
+        by_server=by_server,
     )
 
 
-def resize_protection(desk: Desk, account: Account, holding: Holding) -> None:
+def resize_protection(desk: Desk, account: Account, holding: Holding, *, by_server: bool) -> None:
     """Let the protection order follow the position's units."""
     order = holding.protection
     if order is None:
@@ -97,7 +97,7 @@ def resize_protection(desk: Desk, account: Account, holding: Holding) -> None:
         ProtectionReplaced(
             account_id=account.id,
             at_ms=desk.now_ms,
-            by_server=True,
+            by_server=by_server,
             order=holding.protection,
             position=holding.position,
         )

@@ -150,7 +150,7 @@ def protect(
     if refusal is not None:
         reject(desk, account, Operation.PROTECT, refusal, None, position_id)
         return
-    set_protection(desk, account, holding, stop_loss, take_profit, trailing=trailing)
+    set_protection(desk, account, holding, stop_loss, take_profit, trailing=trailing, by_server=False)
 
 
 def _check_place(desk: Desk, account: Account, book: Book, request: OrderRequest, draft: Order) -> Refusal | None:

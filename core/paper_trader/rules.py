@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from core.orders import OrderType, Side, TimeInForce
-from core.paper_trader.market import Book, fits
+from core.paper_trader.market import Book, fits, sane
 from core.paper_trader.settings import Access, Listing, MarketSettings, TradingMode
 from core.paper_trader.state import Account
-from core.paper_trader.types import ZERO, Code, OrderRequest, Position
+from core.paper_trader.types import Code, OrderRequest, Position
 
 MARKET_TYPES = (OrderType.MARKET, OrderType.MARKET_RANGE)
+MOST_POINTS = 10**9
 AT_ONCE = (TimeInForce.IOC, TimeInForce.FOK)
 # The price fields each order type must have, and those it may have besides.
 NEEDS = {
@@ -92,8 +93,8 @@ def check_now(book: Book, side: Side) -> Refusal | None:
 def check_units(listing: Listing, units: Decimal) -> Refusal | None:
     """Volume within the listing's limits and step."""
     instrument = listing.instrument
-    if not units.is_finite() or units <= 0:
-        return Refusal(Code.TRADING_BAD_VOLUME, "Order volume must be positive")
+    if not sane(units):
+        return Refusal(Code.TRADING_BAD_VOLUME, "Order volume must be positive and sane")
     if instrument.min_units is not None and units < instrument.min_units:
         return Refusal(
             Code.TRADING_BAD_VOLUME, f"Order volume = {units} is smaller than minimum {instrument.min_units}"
@@ -107,9 +108,11 @@ def check_units(listing: Listing, units: Decimal) -> Refusal | None:
 
 def check_close_units(listing: Listing, position: Position, units: Decimal) -> Refusal | None:
     """Closing volume: all of the position, or a part within the limits."""
+    if not units.is_finite():
+        return check_units(listing, units)
     if units == position.units:
         return None
-    if units.is_finite() and units > position.units:
+    if units > position.units:
         return Refusal(
             Code.TRADING_BAD_VOLUME, f"Order volume = {units} is bigger than position volume {position.units}"
         )
@@ -159,7 +162,7 @@ def check_request_protection(book: Book, request: OrderRequest) -> Refusal | Non
     ):
         if absolute is not None and relative is not None:
             return Refusal(Code.INVALID_REQUEST, "Give a protection price either absolute or relative")
-        if relative is not None and not (relative.is_finite() and relative > 0 and fits(relative, digits)):
+        if relative is not None and not (sane(relative) and fits(relative, digits)):
             return Refusal(Code.TRADING_BAD_STOPS, "Relative stop loss or take profit has invalid precision")
     if request.trailing_stop_loss and request.stop_loss is None and request.relative_stop_loss is None:
         return Refusal(Code.TRADING_BAD_STOPS, "A trailing stop needs a stop loss")
@@ -172,7 +175,7 @@ def check_protection(
 ) -> Refusal | None:
     """Absolute protection of a position of that side against a reference price (None: nothing to compare with)."""
     for name, price in (("Stop loss", stop_loss), ("Take profit", take_profit)):
-        if price is not None and not (price.is_finite() and price > 0):
+        if price is not None and not sane(price):
             return Refusal(Code.TRADING_BAD_STOPS, f"{name} must be a positive price")
         if price is not None and not fits(price, book.listing.instrument.price_digits):
             return _too_many_digits(book.listing, name, price)
@@ -200,9 +203,10 @@ def may_wait_for_open(settings: MarketSettings, request: OrderRequest) -> bool:
 
 def _check_number(listing: Listing, name: str, value: Decimal | int) -> Refusal | None:
     if isinstance(value, int):
-        return None if value >= 0 else Refusal(Code.TRADING_BAD_PRICES, f"{name} must not be negative")
-    if not value.is_finite() or value <= ZERO:
-        return Refusal(Code.TRADING_BAD_PRICES, f"{name} must be positive")
+        fine = 0 <= value <= MOST_POINTS
+        return None if fine else Refusal(Code.TRADING_BAD_PRICES, f"{name} must be 0 to {MOST_POINTS}")
+    if not sane(value):
+        return Refusal(Code.TRADING_BAD_PRICES, f"{name} must be positive and sane")
     if name == "trail_percent":
         return None if value < 100 else Refusal(Code.TRADING_BAD_PRICES, "trail_percent must be below 100")
     if not fits(value, listing.instrument.price_digits):

@@ -6,13 +6,16 @@ brute-force totals, and with its own invariants.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.orders import Side
+from core.errors import InvalidInput
+from core.orders import OrderType, Side, TimeInForce
 from core.paper_trader import (
     AccountType,
     Commission,
@@ -21,8 +24,10 @@ from core.paper_trader import (
     Level,
     MarketSettings,
     OrderAccepted,
+    OrderChanges,
     OrderFilled,
     OrderPartiallyFilled,
+    OrderRequest,
     Swap,
     SwapKind,
 )
@@ -336,3 +341,68 @@ def test_no_stop_out_is_missed_on_any_path(seed: int, path: list[tuple[str, int]
             truth = stage.engine.account_truth(account_id)
             assert truth.equity is not None
             assert not truth.used_margin or truth.equity * 100 > 50 * truth.used_margin
+
+
+absurd = st.one_of(
+    st.decimals(), st.integers(-5, 5).map(Decimal), st.sampled_from(["1.1", "1.09", "1000"]).map(Decimal)
+)
+maybe = st.one_of(st.none(), absurd)
+
+
+@given(
+    st.sampled_from(["market", "limit", "stop", "stop_limit", "trailing_stop", "market_range"]),
+    absurd,
+    st.lists(maybe, min_size=9, max_size=9),
+    st.integers(-(10**30), 10**30),
+    tifs,
+)
+def test_absurd_numbers_are_refused_and_never_raise(
+    type_: str, amount: Decimal, numbers: list[Decimal | None], whole: int, tif: str
+) -> None:
+    stage = Stage(1, 0.0)
+    engine, bench = stage.engine, stage.bench
+    limit, stop, base, trail, percent, loss, target, near, far = numbers
+    request = OrderRequest(
+        instrument_id="EURUSD",
+        side=Side.BUY,
+        type=OrderType(type_),
+        units=amount,
+        time_in_force=TimeInForce(tif),
+        limit_price=limit,
+        stop_price=stop,
+        base_price=base,
+        slippage_points=whole,
+        trail_amount=trail,
+        trail_percent=percent,
+        expires_at_ms=whole,
+        stop_loss=loss,
+        take_profit=target,
+        relative_stop_loss=near,
+        relative_take_profit=far,
+    )
+    engine.place("hedged-usd", request, bench.tick())
+    plain = replace(
+        request,
+        limit_price=None,
+        stop_price=None,
+        base_price=None,
+        slippage_points=None,
+        trail_amount=None,
+        trail_percent=None,
+        expires_at_ms=None,
+        type=OrderType.MARKET,
+        time_in_force=TimeInForce.GTC,
+    )
+    engine.place("hedged-usd", plain, bench.tick())
+    bench.buy(1000, account="hedged-usd")
+    bench.place("buy", "limit", 1000, account="hedged-usd", limit_price="1.0")
+    position_id, order_id = stage.position_id("hedged-usd", 0), stage.order_id("hedged-usd", 0)
+    engine.protect("hedged-usd", position_id, bench.tick(), stop_loss=loss, take_profit=target)
+    engine.amend("hedged-usd", order_id, OrderChanges(units=amount, limit_price=limit or amount), bench.tick())
+    engine.close("hedged-usd", position_id, amount, bench.tick())
+    with suppress(InvalidInput):
+        engine.quote(MARKET, "EURUSD", bench.tick(), bid=amount, ask=limit)
+    with suppress(InvalidInput):
+        engine.move_cash("hedged-usd", amount, bench.tick())
+    stage.quote("EURUSD", 0, 2, None)
+    assert engine.account_truth("hedged-usd").equity is not None
