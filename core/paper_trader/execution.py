@@ -34,19 +34,19 @@ from core.paper_trader.types import ZERO, Code, Order, OrderRole, OrderState, Po
 
 
 def dispatch(desk: Desk, trigger: Trigger) -> None:
-    """Act on a trigger that fired; its owner may be gone by now."""
+    """Act on a trigger that fired; void when its owner is gone or has armed others since."""
     account = desk.accounts[trigger.account_id]
     if trigger.kind is Kind.MARGIN:
         desk.touch(account)
         return
     if trigger.kind in (Kind.ORDER, Kind.ORDER_TRAIL):
         working = account.working.get(trigger.owner_id)
-        if working is not None:
+        if working is not None and trigger in working.triggers:
             wake = _pull_order if trigger.kind is Kind.ORDER_TRAIL else _wake_order
             wake(desk, account, working)
         return
     holding = account.holdings.get(trigger.owner_id)
-    if holding is None:
+    if holding is None or trigger not in holding.triggers:
         return
     if trigger.kind is Kind.TRAIL:
         pull_trailing_stop(desk, account, holding)

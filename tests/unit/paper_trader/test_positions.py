@@ -275,6 +275,15 @@ def test_trailing_stop_from_the_order_starts_at_the_fill(bench: Bench) -> None:
     assert only(bench.quote("1.0999", "1.1"), TrailingStopMoved).stop_price == dec("1.099")
 
 
+def test_trailing_step_is_void_when_the_same_quote_replaced_the_stop_before_it() -> None:
+    bench = Bench(type=AccountType.NETTED)
+    bench.quote("1.10000", "1.10010")
+    bench.sell(1000, stop_loss="1.11", trailing_stop_loss=True)
+    bench.place("sell", "stop", 1000, stop_price="1.095", stop_loss="1.1", trailing_stop_loss=True)
+    assert kinds(bench.quote("1.0949", "1.0950")) == ["OrderFilled", "MarginChanged", "ProtectionReplaced"]
+    assert bench.position().stop_loss == dec("1.1")
+
+
 def test_stop_loss_fires_at_once_when_the_fill_is_beyond_it_already(bench: Bench) -> None:
     bench.place("buy", "stop", 1000, stop_price="1.101", stop_loss="1.1005")
     bench.engine.set_open(MARKET, "EURUSD", False, 50)
