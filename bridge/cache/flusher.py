@@ -213,16 +213,14 @@ class Flusher:
 
     async def _renew(self) -> None:
         """Write again what will soon stop looking fresh, if the broker was heard since its last record."""
-        silent: list[Entry] = []
-        while found := self._plan.renewals(self._clock.monotonic(), CHUNK):
+        now = self._clock.monotonic()  # one reading of the clock, so that nothing is looked at twice
+        while found := self._plan.renewals(now, CHUNK):
             for entry in found:
                 if self._maker.would_extend(entry):
                     self._plan.mark_due((entry,))
                 else:
-                    silent.append(entry)
+                    self._plan.renew_later(entry, now)
             await asyncio.sleep(0)
-        for entry in silent:
-            self._plan.renew_later(entry, self._clock.monotonic())
 
     # ------------------------------------------------------------ one chunk
 

@@ -17,7 +17,7 @@ from bridge.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-SLICE = 100  # records made between two turns of the loop: about two milliseconds
+SLICE = 50  # records made between two turns of the loop: about a millisecond
 
 Made = tuple[Entry, list[Write]]
 
@@ -36,7 +36,7 @@ class RecordMaker:
         made: list[Made] = []
         left: list[Entry] = []
         for index, entry in enumerate(entries):
-            if index and index % SLICE == 0:
+            if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             fence = entry.fence
             document = self._make_one(entry, fence) if fence is not None and self._known(entry) else None
