@@ -26,7 +26,7 @@ _wire_log = logging.getLogger(f"{__name__}.wire")
 _wire_log.setLevel(logging.WARNING)
 
 MAX_MESSAGE_BYTES = 16 * 2**20
-FLOOD_BYTES = 64 * 2**10  # a read this large means that more is waiting
+SLICE_BYTES = 32 * 2**10  # of one large read, handled in one turn of the loop: under a thousand prices
 _BINARY = Opcode.BINARY
 _MESSAGES = frozenset({Opcode.BINARY, Opcode.TEXT, Opcode.CONT})
 
@@ -55,20 +55,35 @@ class Socket(ClientConnection):
         self._listener = listener
         self._receive = listener.receive
         self._parts: list[bytes | bytearray | memoryview] = []
+        self._unread = b""  # the rest of a large read; nothing more is read meanwhile
 
     def data_received(self, data: bytes) -> None:
+        """Handle a read. A large one goes in slices, or the loop would do nothing else for as long as bytes wait."""
         self._listener.heard(self, len(data))
+        if self._unread:
+            self._unread += data  # a transport may still hold some when it is told to pause
+        elif len(data) <= SLICE_BYTES or self.transport.is_closing():
+            self._take(data)
+        else:
+            self.transport.pause_reading()
+            self._unread = data
+            self._take_slice()
+
+    def _take_slice(self) -> None:
+        data, self._unread = self._unread[:SLICE_BYTES], self._unread[SLICE_BYTES:]
+        if data:
+            self._take(data)
+        if self.transport.is_closing():
+            self._unread = b""
+        elif data:
+            self.loop.call_soon(self._take_slice)
+        else:
+            self.transport.resume_reading()
+
+    def _take(self, data: bytes) -> None:
         super().data_received(data)
         if self.protocol.state is not State.OPEN and self.response is not None:
             self._listener.ended(self)  # a close frame, or framing that cannot be followed
-        elif len(data) >= FLOOD_BYTES and not self.transport.is_closing():
-            # The event loop would read on for as long as bytes wait, seconds in a flood: let others have a turn.
-            self.transport.pause_reading()
-            self.loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def process_event(self, event: Event) -> None:
         if type(event) is Frame and event.opcode in _MESSAGES:

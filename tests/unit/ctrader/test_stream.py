@@ -8,7 +8,9 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from bridge.brokers.ctrader.stream import FLOOD_BYTES, Socket
+from bridge.brokers.ctrader.stream import SLICE_BYTES, Socket
+
+FRAME_BYTES = 100
 
 
 class Listener:
@@ -62,31 +64,51 @@ def opened() -> tuple[Socket, Listener, Transport]:
 
 def frames(size: int) -> bytes:
     """At least `size` bytes of whole frames."""
-    frame = Frame(Opcode.BINARY, b"x" * 98).serialize(mask=False)
+    frame = Frame(Opcode.BINARY, b"x" * (FRAME_BYTES - 2)).serialize(mask=False)
     return frame * (size // len(frame) + 1)
 
 
-async def test_reading_pauses_for_one_turn_when_a_read_was_large() -> None:
+async def test_large_read_is_taken_in_slices_and_in_order_when_it_comes_at_once() -> None:
     socket, listener, transport = opened()
-    data = frames(FLOOD_BYTES)
+    data = frames(3 * SLICE_BYTES)
     socket.data_received(data)
-    assert listener.messages == len(data) // 100
-    assert not transport.reading
-    await asyncio.sleep(0)
+    assert listener.messages == SLICE_BYTES // FRAME_BYTES
+    assert transport.calls == ["pause"]
+    turns = 0
+    while transport.calls == ["pause"]:
+        seen = listener.messages
+        await asyncio.sleep(0)
+        assert listener.messages - seen <= SLICE_BYTES // FRAME_BYTES + 1
+        turns += 1
+    assert turns == 4  # three slices and a bit, then the word to read on
+    assert listener.messages == len(data) // FRAME_BYTES
     assert transport.calls == ["pause", "resume"]
+
+
+async def test_late_read_waits_for_its_turn_when_an_earlier_one_is_not_done() -> None:
+    socket, listener, transport = opened()
+    data = frames(2 * SLICE_BYTES)
+    socket.data_received(data[:-FRAME_BYTES])
+    socket.data_received(data[-FRAME_BYTES:])
+    while transport.calls == ["pause"]:
+        await asyncio.sleep(0)
+    assert listener.messages == len(data) // FRAME_BYTES
 
 
 async def test_reading_goes_on_when_reads_are_small() -> None:
     socket, listener, transport = opened()
-    socket.data_received(frames(1000))
+    socket.data_received(frames(SLICE_BYTES - FRAME_BYTES))
+    assert listener.messages == SLICE_BYTES // FRAME_BYTES
     await asyncio.sleep(0)
-    assert listener.messages == 11
     assert transport.calls == []
 
 
-async def test_nothing_is_resumed_when_the_transport_closed_meanwhile() -> None:
-    socket, _, transport = opened()
-    socket.data_received(frames(FLOOD_BYTES))
+async def test_rest_of_a_read_is_dropped_when_the_transport_closed_meanwhile() -> None:
+    socket, listener, transport = opened()
+    socket.data_received(frames(3 * SLICE_BYTES))
+    seen = listener.messages
     transport.closing = True
-    await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert listener.messages <= seen + SLICE_BYTES // FRAME_BYTES + 1
     assert transport.calls == ["pause"]
