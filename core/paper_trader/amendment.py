@@ -50,9 +50,8 @@ def amend(desk: Desk, account: Account, order_id: int, changes: OrderChanges) ->
         return
     working.order = replace(_with_request(order, wanted, book), updated_at_ms=desk.now_ms)
     if working.order.type is OrderType.TRAILING_STOP and not working.order.triggered:
-        restarted = replace(working.order, stop_price=None)
-        best = working.order.trail_extreme or ZERO
-        working.order = trailed(restarted, best, book.listing.instrument.price_digits)
+        best = working.order.trail_extreme or ZERO  # set when it was placed
+        working.order = trailed(working.order, best, book.listing.instrument.price_digits)
     if working.order.expires_at_ms is not None:
         desk.schedule_expiry(working.order.expires_at_ms, account.id, order_id)
     desk.emit(OrderReplaced(account_id=account.id, at_ms=desk.now_ms, order=working.order))

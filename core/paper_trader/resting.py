@@ -46,8 +46,6 @@ def trailed(order: Order, price: Decimal, digits: int) -> Order:
     if order.trail_percent is not None:
         distance = best * order.trail_percent / HUNDRED
     stop = round(best + distance if order.side is Side.BUY else best - distance, digits)
-    if order.stop_price is not None:
-        stop = pick(stop, order.stop_price)
     return replace(order, trail_extreme=best, stop_price=stop)
 
 
