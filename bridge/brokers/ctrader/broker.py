@@ -53,7 +53,7 @@ class CtraderBroker:
         self._pools = {
             environment: Pool(environment, settings, clock, rng, tasks, self._stats) for environment in Environment
         }
-        self._hubs: dict[tuple[Environment, int], AccountHub] = {}
+        self._hubs: dict[Environment, dict[int, AccountHub]] = {environment: {} for environment in Environment}
 
     # ------------------------------------------------------------ Broker
 
@@ -67,8 +67,7 @@ class CtraderBroker:
 
     def reconcile_interval_s(self, environment: Environment) -> float:
         """max(60 s, 2N / (0.25 x rate)) over the accounts now held (DESIGN §5)."""
-        accounts = sum(1 for held_in, _ in self._hubs if held_in is environment)
-        return self._pools[environment].reconcile_interval_s(accounts)
+        return self._pools[environment].reconcile_interval_s(len(self._hubs[environment]))
 
     def session(self, environment: Environment, account_id: str | None, listener: SessionListener) -> CtraderSession:
         """A new account session; no I/O."""
@@ -118,7 +117,7 @@ class CtraderBroker:
             pool_frames, pool_spots, pool_bytes = pool.traffic()
             frames, spots, size = frames + pool_frames, spots + pool_spots, size + pool_bytes
         values.update({"events.spot": spots, "frames": frames, "bytes": size})
-        values["accounts"] = len(self._hubs)
+        values["accounts"] = sum(len(hubs) for hubs in self._hubs.values())
         values["channels"] = sum(len(pool.channels) for pool in self._pools.values())
         return values
 
@@ -126,7 +125,8 @@ class CtraderBroker:
         """Close all channels. Sessions are not told."""
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         await self._tasks.close()
-        self._hubs.clear()
+        for hubs in self._hubs.values():
+            hubs.clear()
 
     # ------------------------------------------------------------ for sessions
 
@@ -146,11 +146,11 @@ class CtraderBroker:
 
     async def attach(self, environment: Environment, listed: Listed, member: Member) -> AccountHub:
         """The hub of an account, with one more member."""
-        key = (environment, listed.number)
-        while (hub := self._hubs.get(key)) is not None and hub.leaving is not None:
+        hubs = self._hubs[environment]
+        while (hub := hubs.get(listed.number)) is not None and hub.leaving is not None:
             await asyncio.shield(hub.leaving)
         if hub is None:
-            hub = self._hubs[key] = AccountHub(self._context, self._pools[environment], listed, login)
+            hub = hubs[listed.number] = AccountHub(self._context, self._pools[environment], listed, login)
         if member not in hub.members:
             hub.members.append(member)
         return hub
@@ -164,9 +164,9 @@ class CtraderBroker:
         try:
             await hub.log_out()
         finally:
-            key = (hub.environment, hub.number)
-            if self._hubs.get(key) is hub:
-                del self._hubs[key]
+            hubs = self._hubs[hub.environment]
+            if hubs.get(hub.number) is hub:
+                del hubs[hub.number]
 
     async def _read_listing(self, environment: Environment, token: Secret, priority: Priority) -> Listing:
         channel = self._pools[environment].any()
