@@ -38,8 +38,11 @@ def round_money(amount: Decimal, digits: int) -> Decimal:
 
 
 def json_number(value: Decimal | None) -> float | int | None:
-    """The JSON number of an exact value: an int when whole, else the shortest float that prints the same digits."""
+    """The JSON number of an exact value: an int when whole, else the shortest float that prints the same digits.
+
+    Exact for everything of at most 15 significant digits, which is what `from_minor` lets in.
+    """
     if value is None:
         return None
-    whole = int(value)
-    return whole if value == whole else float(value)
+    number = float(value)
+    return int(number) if number.is_integer() else number
