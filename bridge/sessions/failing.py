@@ -32,6 +32,7 @@ class Failing:
         self._brokers = brokers
         self._rng = rng
         self._refused_applications: set[Lane] = set()  # said in the log already
+        self._shared: tuple[BrokerFault, float] | None = None  # the last shared fault, and when its sessions are due
 
     def forgive(self, session: Session) -> None:
         """Earlier failures of a session that has been live long enough count no more."""
@@ -55,6 +56,8 @@ class Failing:
             wait_s = grant.budget.wait_s(now)
             if event is Event.TOKEN_REFUSED and wait_s > 0:
                 event, delay_s = Event.RETRY_LATER, wait_s
+        if delay_s is not None and delay_s == fault.retry_after_s and fault.shared:
+            delay_s = self._together(fault, delay_s)
         session.attempts += reaction.counts
         session.quick += event is Event.AUTH_LOST or (event is Event.TOKEN_REFUSED and was_live)
         reason = reactions.REFRESHING if event is Event.TOKEN_REFUSED else fault.reason
@@ -74,6 +77,13 @@ class Failing:
     def application_accepted(self, session: Session) -> None:
         """A login succeeded in this lane: the next refusal of the application is news again."""
         self._refused_applications.discard(session.lane)
+
+    def _together(self, fault: BrokerFault, delay_s: float) -> float:
+        """Sessions hit by one shared fault come due in one moment: then risk orders them, not who was told first."""
+        now = self._machine.clock.monotonic()
+        if self._shared is None or self._shared[0] is not fault:
+            self._shared = (fault, now + delay_s)
+        return max(0.0, self._shared[1] - now)
 
     def _carry_on(self, session: Session) -> None:
         """Give the new state what will lead out of it; timers are set already."""

@@ -33,6 +33,7 @@ from bridge.sessions.views import SessionMetrics
 log = logging.getLogger(__name__)
 
 REPAIR_DELAY_S = 60.0
+SHORTEST_ALARM_S = 0.001  # a timer the loop rounds down must not make it spin
 _STAGE_EVENTS = {
     Stage.CONNECTING: Event.CONNECTING,
     Stage.AUTHORIZING: Event.AUTHORIZING,
@@ -175,7 +176,7 @@ class Supervisor:
             self._alarm = None
         due = self.machine.timers.next_due()
         if due is not None:
-            delay_s = max(0.0, due - self.clock.monotonic())
+            delay_s = max(SHORTEST_ALARM_S, due - self.clock.monotonic())
             self._alarm = asyncio.get_running_loop().call_later(delay_s, self._inbox.wake)
 
     def _due(self, session: Session) -> None:
