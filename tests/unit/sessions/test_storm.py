@@ -47,6 +47,19 @@ async def test_sessions_at_risk_come_back_first_when_a_channel_is_cut(world: Wor
     assert dict(world.service.metrics().reconnects) == {"connection_lost": SESSIONS}
 
 
+async def test_risk_decides_the_order_when_the_news_of_a_cut_reaches_calm_accounts_first(world: World) -> None:
+    await _a_thousand_live(world)
+    cut = fault(code=ReasonCode.CONNECTION_LOST, retry_after_s=0.2, shared=True)
+    calm_first = sorted(world.broker.live, key=lambda account: account.mirror is not None and account.mirror.at_risk)
+    for place, account in enumerate(calm_first):
+        account.lose(cut)
+        if place % 100 == 0:
+            await asyncio.sleep(0.01)  # telling a thousand takes a while
+    await asyncio.sleep(0.2 + SESSIONS / SLOTS * LOGIN_S + 1)
+    at_risk = [risk for _, _, risk in world.broker.logins]
+    assert at_risk == [True] * 334 + [False] * 666
+
+
 async def test_second_cut_in_the_middle_of_the_storm_loses_nobody(world: World) -> None:
     await _a_thousand_live(world)
     for account in list(world.broker.live):
