@@ -44,6 +44,11 @@ class Refreshing:
             self._queue.enqueue(session.lane, credential.grant_id, at_risk=session.at_risk, since=now)
             self._machine.inbox.wake()
 
+    @property
+    def waits(self) -> bool:
+        """True while a grant waits for room."""
+        return any(self._queue.waiting(lane) for lane in self._queue.lanes())
+
     def admit(self, failed: Failed) -> None:
         """Start the refreshes there is room for; `failed` hears for each session when one fails."""
         for lane in self._queue.lanes():

@@ -33,6 +33,7 @@ from bridge.sessions.views import SessionMetrics
 log = logging.getLogger(__name__)
 
 REPAIR_DELAY_S = 60.0
+RECHECK_S = 1.0  # while sessions wait: an adapter may have more slots without telling
 SHORTEST_ALARM_S = 0.001  # a timer the loop rounds down must not make it spin
 _STAGE_EVENTS = {
     Stage.CONNECTING: Event.CONNECTING,
@@ -174,9 +175,11 @@ class Supervisor:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        due = self.machine.timers.next_due()
+        due, now = self.machine.timers.next_due(), self.clock.monotonic()
+        if self._refreshing.waits or any(self.machine.logins.waiting(lane) for lane in self.machine.logins.lanes()):
+            due = now + RECHECK_S if due is None else min(due, now + RECHECK_S)
         if due is not None:
-            delay_s = max(SHORTEST_ALARM_S, due - self.clock.monotonic())
+            delay_s = max(SHORTEST_ALARM_S, due - now)
             self._alarm = asyncio.get_running_loop().call_later(delay_s, self._inbox.wake)
 
     def _due(self, session: Session) -> None:

@@ -116,7 +116,6 @@ async def test_session_is_live_again_when_started_right_after_a_stop(
     view = await world.start()
     world.broker.slots = 20
     world.broker.hold.clear()
-    world.supervisor._inbox.wake()
     assert view.status == "starting"
     assert (await world.service.wait(view, 60)).state == "live"
     assert len(world.broker.live) == 1
