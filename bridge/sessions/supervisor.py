@@ -136,14 +136,14 @@ class Supervisor:
 
     def lost(self, session: Session, fault: BrokerFault) -> None:
         """From an adapter: this session ended. Acted on in the supervisor's own turn."""
-        self._inbox.put(session, partial(self._lost, session, session.epoch, fault))
+        self._inbox.put(session, partial(self._lost, session, fault))
 
     def refused(self, session: Session) -> None:
         """From the flusher: somebody else owns this session."""
         self._inbox.put(session, partial(self._fenced, session))
 
-    def _lost(self, session: Session, epoch: int, fault: BrokerFault) -> None:
-        if session.epoch == epoch and (session.state is State.LIVE or session.state in LOGIN_STATES):
+    def _lost(self, session: Session, fault: BrokerFault) -> None:
+        if session.state is State.LIVE or session.state in LOGIN_STATES:  # else it is known already
             self._failing.fail(session, fault, asked=True)
 
     def _fenced(self, session: Session) -> None:

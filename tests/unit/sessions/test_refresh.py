@@ -79,6 +79,17 @@ async def test_late_refusal_of_an_old_token_needs_no_second_refresh(world: World
     assert world.broker.refreshes == ["u:token-1"]
 
 
+async def test_session_that_joins_during_a_refresh_shares_it(world: World) -> None:
+    await world.live(account_id="a1")
+    await world.live(account_id="a2")
+    world.broker.account("a1").lose(EXPIRED)
+    await asyncio.sleep(0.3)
+    world.broker.account("a2").lose(EXPIRED)
+    await asyncio.sleep(3)
+    assert {account.account_id for account in world.broker.live} == {"a1", "a2"}
+    assert world.service.metrics().refreshes == {"ok": 1}
+
+
 async def test_final_refusal_asks_the_user_and_nothing_is_tried_again(world: World) -> None:
     await world.live()
     world.broker.refresh_result = REVOKED

@@ -193,6 +193,13 @@ async def test_named_account_replaces_a_login_under_way_whose_account_is_unknown
     assert world.tasks == 0
 
 
+async def test_counters_do_not_fall_when_a_session_is_replaced(world: World) -> None:
+    await world.live()
+    world.row().events_before = 7
+    world.supervisor.remove(world.row())
+    assert world.service.metrics().events == {"fake": 7}
+
+
 async def test_wait_on_a_replaced_session_ends(world: World) -> None:
     _no_account(world)
     world.broker.covered = fault()

@@ -89,6 +89,7 @@ async def _quiet(world: World) -> None:
     assert world.tasks == 0
     assert world.broker.live == []
     assert world.broker.logging_in == 0
+    assert world.service.metrics().internal_errors == 0
     before = (len(world.broker.logins), len(world.broker.refreshes), len(world.broker.reconciled))
     await asyncio.sleep(7200)
     assert (len(world.broker.logins), len(world.broker.refreshes), len(world.broker.reconciled)) == before
@@ -126,7 +127,7 @@ async def test_fenced_session_is_dropped_and_never_claimed_back(
     world: World, reach: Callable[[World], Awaitable[None]]
 ) -> None:
     await reach(world)
-    written = len(world.recorder.written[key_of()])
+    written, marks = len(world.recorder.written[key_of()]), world.recorder.marks
     world.recorder.refuse(key_of())
     await settle()
     view = world.view()
@@ -134,7 +135,7 @@ async def test_fenced_session_is_dropped_and_never_claimed_back(
     assert view.reason is not None
     assert view.reason.code is ReasonCode.FENCED
     await _quiet(world)
-    assert len(world.recorder.written[key_of()]) == written
+    assert (len(world.recorder.written[key_of()]), world.recorder.marks) == (written, marks)
     world.broker.slots = 20
     world.broker.hold.clear()
     assert (await world.service.wait(await world.start(), 60)).state == "live"  # an explicit start claims anew

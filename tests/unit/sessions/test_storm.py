@@ -92,6 +92,14 @@ async def test_place_in_the_queue_is_explained_when_a_thousand_wait(world: World
     assert places == {0: 1, 1: 335, 999: 334}
 
 
+async def test_new_slots_are_used_when_the_adapter_has_more_without_telling(world: World) -> None:
+    world.broker.slots = 0
+    await world.start()
+    await asyncio.sleep(100)
+    world.broker.slots = 1
+    assert (await world.service.wait(world.view(), 2)).state == "live"
+
+
 async def test_mass_cut_marks_every_record_at_once(world: World) -> None:
     await _a_thousand_live(world)
     for account in list(world.broker.live):
