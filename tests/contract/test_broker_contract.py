@@ -11,6 +11,7 @@ import pytest
 
 from bridge.brokers.base import BrokerFault, ChooseAccount, FaultKind, ReasonCode, Stage
 from core.errors import InvalidInput
+from core.valuation import needed_quotes
 from tests.contract.rigs.ctrader import ctrader_rig
 from tests.contract.rigs.rig import BrokerRig
 from tests.contract.rigs.watched import WITHIN_S, Watched, reading
@@ -187,6 +188,20 @@ async def test_session_is_lost_and_true_again_when_the_connection_is_cut(rig: Br
     assert list(watched.mirror.positions) == [kept]
     assert list(watched.mirror.orders) == [new]
     assert len(watched.faults) == 1
+
+
+async def test_prices_from_before_a_cut_are_gone_when_nothing_needs_them_any_more(rig: BrokerRig) -> None:
+    account = rig.account(1)
+    rig.open(account, rig.instruments[0])
+    gone = rig.open(account, rig.instruments[1])
+    watched = await live(rig)
+    await watched.true()
+    rig.cut()
+    await watched.lost_once()
+    rig.close(account, gone)
+    await watched.come_back()
+    await watched.true()
+    assert watched.mirror.quotes.keys() == needed_quotes(watched.mirror)
 
 
 async def test_many_come_back_without_a_refusal_when_everything_is_cut(rig: BrokerRig) -> None:
@@ -499,6 +514,17 @@ async def test_trade_is_kept_when_it_happens_while_the_snapshot_is_on_its_way(ri
     assert len(watched.mirror.positions) == 2
 
 
+async def test_events_count_at_once_when_a_reconcile_is_under_way(rig: BrokerRig) -> None:
+    account = rig.account(1)
+    watched = await live(rig)
+    async with rig.late_snapshot(account):
+        reconciling = asyncio.ensure_future(watched.session.reconcile())
+        await eventually(lambda: len(watched.mirror.positions) == 1, within_s=WITHIN_S, every_s=0.001)
+        assert not reconciling.done()
+        assert await reconciling == 0
+    await watched.true()
+
+
 async def test_nothing_changes_when_unknown_messages_or_garbage_come(rig: BrokerRig) -> None:
     account = rig.account(1)
     rig.open(account, rig.instruments[0])
@@ -583,6 +609,20 @@ async def test_broker_is_logged_out_only_when_the_last_session_ends(rig: BrokerR
     again = await live(rig)
     await again.true()
     assert rig.logins_of(account) == 2
+
+
+async def test_session_is_told_once_when_it_stays_away_while_another_comes_back(rig: BrokerRig) -> None:
+    one, two = await live(rig), await live(rig)
+    rig.end_account_session(rig.account(1))
+    await one.lost_once()
+    await two.lost_once()
+    await one.come_back()
+    rig.deposit(rig.account(1), 5)
+    await one.true()
+    assert two.session.contact_monotonic is None
+    rig.expire(1)
+    await eventually(lambda: len(one.faults) == 2, within_s=WITHIN_S)
+    assert len(two.faults) == 1
 
 
 async def test_logout_never_raises_when_the_connection_is_gone(rig: BrokerRig) -> None:

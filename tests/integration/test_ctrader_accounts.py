@@ -263,6 +263,75 @@ async def test_session_stays_true_when_its_token_is_refreshed_under_it(variant: 
         assert rig.refreshes() == 1
 
 
+async def test_late_word_about_the_old_token_costs_a_login_and_no_refresh() -> None:
+    async with ctrader_rig() as rig:
+        (one,) = await live(rig, 1)
+        rig.expire(1)
+        await one.lost_once()
+        await one.refresh()
+        await one.come_back()
+        rig.act.fault("N30", expire=False, reason="access token was refreshed")
+        await eventually(lambda: len(one.faults) == 2, within_s=WITHIN_S)
+        assert one.faults[-1].kind is FaultKind.ACCOUNT_AUTH_LOST
+        await one.come_back()
+        await one.true()
+        assert rig.refreshes() == 1
+
+
+def quiet_renewal(rig: CtraderRig) -> None:
+    """The broker renews user 1's token and tells nobody."""
+    rig.sim.services.hub.end_token = lambda *args, **kwargs: None  # type: ignore[method-assign]
+
+
+async def test_account_is_authorised_with_the_new_token_when_the_broker_says_nothing() -> None:
+    async with ctrader_rig() as rig:
+        (one,) = await live(rig, 1)
+        quiet_renewal(rig)
+        await one.refresh()
+        await one.come_back()
+        assert rig.logins_of(rig.account(1)) == 2
+        await one.come_back()
+        assert rig.logins_of(rig.account(1)) == 2
+        await one.true()
+
+
+async def test_session_with_a_good_token_comes_back_when_it_shares_a_login_with_a_spent_one() -> None:
+    async with ctrader_rig() as rig:
+        spent, good = await live(rig, 1), await live(rig, 1)
+        quiet_renewal(rig)
+        rotation = rig.sim.services.tokens.refresh("sim-refresh-1", rig.sim.services.clock.now_ms())
+        assert rotation is not None
+        good[0].credential = rig.credential(1)
+        assert good[0].credential != spent[0].credential
+        await good[0].session.login(good[0].credential, at_risk=False)
+        rig.cut()
+        for one in (spent[0], good[0]):
+            await one.lost_once()
+        await asyncio.sleep(good[0].faults[-1].retry_after_s or 0)
+        results = await asyncio.gather(
+            *(one.session.login(one.credential, at_risk=False) for one in (spent[0], good[0])), return_exceptions=True
+        )
+        assert isinstance(results[0], BrokerFault)
+        assert results[0].kind is FaultKind.TOKEN
+        assert results[1] is None
+        await good[0].true()
+
+
+async def test_snapshot_is_read_again_when_too_much_happened_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.brokers.ctrader.hub.BUFFER_CAP", 3)
+    async with ctrader_rig() as rig:
+        one = watch(rig, 1)
+        rig.act.fault("N22", delaySeconds=0.3, trade=False)
+        login = asyncio.ensure_future(one.login())
+        await eventually(lambda: rig.sessions_of(rig.account(1)) == 1, within_s=WITHIN_S)
+        await eventually(lambda: requests(rig)["ProtoOAReconcileReq"] == 1, within_s=WITHIN_S)
+        for _ in range(4):
+            rig.open(rig.account(1), "EURUSD")
+        await login
+        await one.true()
+        assert rig.broker.metrics()["buffer_overflows"] == 1
+
+
 @pytest.mark.parametrize("code", ["CH_ACCESS_TOKEN_INVALID", "OA_AUTH_TOKEN_EXPIRED", "ACCESS_DENIED"])
 async def test_refusal_of_a_refresh_is_final(code: str) -> None:
     async with ctrader_rig() as rig:

@@ -275,6 +275,21 @@ async def test_whole_pool_waits_when_the_application_is_blocked(rig: MakeRig) ->
         await one.channel.ready()
 
 
+async def test_one_attempt_decides_for_all_channels_when_the_pause_is_over(rig: MakeRig) -> None:
+    def refuse(envelope: ProtoMessage, _: Message) -> list[Message]:
+        return [messages_pb2.ProtoOAErrorRes(errorCode="CH_CLIENT_AUTH_FAILURE")]
+
+    async with ScriptedCtrader(refuse) as server:
+        one = rig(server.url, channels=3)
+        channels = [one.channel, one.pool.assign(), one.pool.assign()]
+        wait_s = (await one.refused()).retry_after_s
+        assert wait_s is not None
+        await asyncio.sleep(wait_s)
+        results = await asyncio.gather(*(channel.ready() for channel in channels), return_exceptions=True)
+        assert all(isinstance(result, BrokerFault) for result in results)
+        assert server.opened == 2
+
+
 async def test_pool_shrinks_when_the_broker_allows_no_more_connections(rig: MakeRig) -> None:
     def one_only(envelope: ProtoMessage, _: Message) -> list[Message] | None:
         if envelope.payloadType == codec.APPLICATION_AUTH and server.opened > 1:

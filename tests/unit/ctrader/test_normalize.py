@@ -369,6 +369,7 @@ def test_snapshot_holds_open_positions_and_working_orders_only() -> None:
         order=[
             an_order(),
             an_order(e.STOP_LOSS_TAKE_PROFIT, orderId=10),
+            an_order(e.STOP_LOSS_TAKE_PROFIT, orderId=11, timeInForce=e.MARKET_ON_OPEN),
             an_order(e.MARKET, orderId=12, closingOrder=True),
             an_order(e.MARKET, orderId=13, timeInForce=e.MARKET_ON_OPEN),
             an_order(e.STOP, orderId=14, executedVolume=1, stopPrice=1.0),
