@@ -26,7 +26,7 @@ _wire_log = logging.getLogger(f"{__name__}.wire")
 _wire_log.setLevel(logging.WARNING)
 
 MAX_MESSAGE_BYTES = 16 * 2**20
-SLICE_BYTES = 32 * 2**10  # of one large read, handled in one turn of the loop: under a thousand prices
+SLICE_BYTES = 16 * 2**10  # of one large read, handled in one turn of the loop: some four hundred prices
 _BINARY = Opcode.BINARY
 _MESSAGES = frozenset({Opcode.BINARY, Opcode.TEXT, Opcode.CONT})
 
@@ -55,26 +55,28 @@ class Socket(ClientConnection):
         self._listener = listener
         self._receive = listener.receive
         self._parts: list[bytes | bytearray | memoryview] = []
-        self._unread = b""  # the rest of a large read; nothing more is read meanwhile
+        self._unread = memoryview(b"")  # the rest of a large read; nothing more is read meanwhile
 
     def data_received(self, data: bytes) -> None:
         """Handle a read. A large one goes in slices, or the loop would do nothing else for as long as bytes wait."""
         self._listener.heard(self, len(data))
         if self._unread:
-            self._unread += data  # a transport may still hold some when it is told to pause
+            self._unread = memoryview(
+                bytes(self._unread) + data
+            )  # a transport may still hold some when it is told to pause
         elif len(data) <= SLICE_BYTES or self.transport.is_closing():
             self._take(data)
         else:
             self.transport.pause_reading()
-            self._unread = data
+            self._unread = memoryview(data)
             self._take_slice()
 
     def _take_slice(self) -> None:
         data, self._unread = self._unread[:SLICE_BYTES], self._unread[SLICE_BYTES:]
         if data:
-            self._take(data)
+            self._take(bytes(data))
         if self.transport.is_closing():
-            self._unread = b""
+            self._unread = memoryview(b"")
         elif data:
             self.loop.call_soon(self._take_slice)
         else:
