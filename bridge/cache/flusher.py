@@ -88,6 +88,10 @@ class Flusher:
             self._plan.urge(entry, self._clock.monotonic())
             self._wake.set()
 
+    async def recorded(self, entry: Entry, timeout_s: float) -> None:
+        """Wait until no urgent change of this entry is left to write, at most `timeout_s`; sooner if a store failed."""
+        await self._until(lambda: not (entry.urgent or entry.in_flight), timeout_s)
+
     async def release(self, entry: Entry) -> None:
         """Forget the entry after its last state is written; waits for that a few seconds at most.
 

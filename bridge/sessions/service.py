@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 ACCOUNTS_DEADLINE_S = 5.0
 CREDENTIAL_DEADLINE_S = 2.0
 DRAIN_RETRY_S = 5.0
+RECORDED_WITHIN_S = 0.25  # a record is urgent for 100 ms; without a store nobody waits longer
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _RESTARTABLE = (State.STOPPED, State.FENCED, State.ACTION_REQUIRED)
 _STATUSES = frozenset(status_name(state) for state in STATUS_OF)
@@ -154,11 +155,16 @@ class SessionService:
         return [self._view(session) for session in rows]
 
     async def wait(self, view: SessionView, timeout_s: float) -> SessionView:
-        """Wait until the session is live, needs its user or has ended, at most `timeout_s`; return it as it is then."""
+        """Wait until the session is live, needs its user or has ended, at most `timeout_s`; return it as it is then.
+
+        Afterwards a moment more until its record says so: who reads it next finds it.
+        """
         session = self._table.get(view.serial)
         if session is None:
             return view
         await self._supervisor.settled(session, timeout_s)
+        if session.entry is not None:
+            await self._recorder.recorded(session.entry, RECORDED_WITHIN_S)
         return self._view(session)
 
     def _run(

@@ -37,6 +37,9 @@ class Recorder(Protocol):
     def mark(self, entry: Entry, *, urgent: bool = False) -> None:
         """The reading differs from what was last written. Cheap: called from frame callbacks."""
 
+    async def recorded(self, entry: Entry, timeout_s: float) -> None:
+        """Wait until no urgent change of this entry is left to write, at most `timeout_s`; sooner if a store failed."""
+
     async def release(self, entry: Entry) -> None:
         """Wait (bounded) until the last state is written, then forget the entry; no-op for one that was replaced."""
 

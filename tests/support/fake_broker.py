@@ -292,6 +292,7 @@ class FakeRecorder:
 
     written: dict[str, list[Reading]] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
+    awaited: list[str] = field(default_factory=list)  # keys whose record somebody waited for
     marks: int = 0
     fence: int = 0
 
@@ -312,6 +313,9 @@ class FakeRecorder:
         if urgent and not entry.fenced and self.entries.get(entry.keys[0]) is entry:
             entry.version += 1
             self.written.setdefault(entry.keys[0], []).append(entry.source.reading())
+
+    async def recorded(self, entry: Entry, timeout_s: float) -> None:
+        self.awaited.append(entry.keys[0])
 
     async def release(self, entry: Entry) -> None:
         await asyncio.sleep(0.05)

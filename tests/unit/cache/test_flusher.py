@@ -133,6 +133,24 @@ async def test_an_urgent_change_is_written_within_a_tenth_of_a_second(
     assert store.document(entry.keys[0])["balance"] == 7
 
 
+async def test_who_waits_for_a_record_hears_when_its_urgent_change_is_written(
+    flusher: Flusher, store: FakeStore, clock: LoopClock
+) -> None:
+    store.delay_s = 0.03
+    [entry], _ = register(flusher, 1)
+    began = clock.monotonic()
+    await flusher.recorded(entry, 1.0)
+    assert store.stamp(entry.keys[0]) == (entry.fence, 1)
+    change(flusher, entry)  # not urgent: nobody waits for the interval
+    await flusher.recorded(entry, 1.0)
+    assert clock.monotonic() - began < 0.3
+    store.hanging = True
+    change(flusher, entry, urgent=True)
+    before = clock.monotonic()
+    await flusher.recorded(entry, 0.25)
+    assert clock.monotonic() - before == pytest.approx(0.25, abs=0.01)
+
+
 async def test_an_urgent_change_waits_only_for_the_chunk_in_flight(flusher: Flusher, store: FakeStore) -> None:
     entries, _ = register(flusher, 3 * CHUNK)
     await asyncio.sleep(1)

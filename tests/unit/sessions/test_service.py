@@ -66,6 +66,13 @@ async def test_second_start_gives_the_same_answer_and_does_nothing(world: World)
     assert [account for account, _, _ in world.broker.logins].count("acc-u") == 1
 
 
+async def test_an_answer_waits_for_its_record_so_that_the_next_read_finds_it(world: World) -> None:
+    world.broker.slots = 0
+    view = await world.service.wait(await world.start(), 0.1)
+    assert view.status == "starting"
+    assert world.recorder.awaited == [view.cache_key]
+
+
 async def test_hundred_starts_at_once_make_one_session(world: World) -> None:
     _no_account(world, _account("a1"))
     views = await asyncio.gather(*(world.start() for _ in range(100)))
