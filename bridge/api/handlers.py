@@ -41,7 +41,7 @@ class Handlers:
         self.draining = False
 
     async def start_session(self, call: Call) -> Reply:
-        """202 with the session as far as it is: with `?wait=` after that many seconds at most, and its record is level."""
+        """202 with the session as far as it is: with `?wait=` after that long at most, and its record is level then."""
         body = call.body
         view = await self._sessions.start(
             user_id=acting_for(call.caller, body.user_id, field="userId"),
