@@ -28,6 +28,12 @@ UserKeyText = Annotated[
 ]
 Millis = Annotated[int, Field(description="Unix milliseconds.")]
 LONGEST_WAIT_S = 10
+_MESSAGES = {  # where the library speaks of its own types
+    "model_type": "must be a JSON object",
+    "extra_forbidden": "is not known here",
+    "missing": "is required",
+    "string_type": "must be a string",
+}
 LARGEST_PAGE = 1000
 
 
@@ -352,7 +358,8 @@ def parse(model: type[BaseModel], data: Any, *, where: str) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        errors = [(_path(each["loc"]) or where, each["msg"]) for each in error.errors(include_url=False)[:20]]
+        found = error.errors(include_url=False)
+        errors = [(_path(each["loc"]) or where, _MESSAGES.get(each["type"], each["msg"])) for each in found[:20]]
         detail = "; ".join(f"{field}: {message}" for field, message in errors[:3])
         raise Problem("invalid-input", detail, errors=errors) from None
 

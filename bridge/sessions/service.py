@@ -314,7 +314,8 @@ class SessionService:
     def _adapter(self, broker: str) -> Broker:
         adapter = self._brokers.get(broker)
         if adapter is None:
-            raise InvalidInput(f"the broker is one of {', '.join(sorted(self._brokers))}", field="broker")
+            known = ", ".join(sorted(self._brokers))
+            raise InvalidInput(f"unknown broker; this bridge knows: {known}", field="broker")
         return adapter
 
     def _refuse_when_draining(self) -> None:

@@ -62,6 +62,7 @@ async def test_a_body_is_refused_with_the_field(api: Api, body: bytes, field: st
     assert answer.status == 422
     assert answer.problem.endswith(":invalid-input")
     assert json.loads(answer.body)["errors"][0]["field"] == field
+    assert b"StartRequest" not in answer.body, "our own names mean nothing to a caller"
     assert not api.sessions.table
 
 
