@@ -280,7 +280,7 @@ async def test_late_word_about_the_old_token_costs_a_login_and_no_refresh() -> N
 
 def quiet_renewal(rig: CtraderRig) -> None:
     """The broker renews user 1's token and tells nobody."""
-    rig.sim.services.hub.end_token = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    rig.sim.services.hub.invalidate = lambda *args, **kwargs: None  # type: ignore[method-assign]
 
 
 async def test_account_is_authorised_with_the_new_token_when_the_broker_says_nothing() -> None:
