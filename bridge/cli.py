@@ -29,6 +29,9 @@ def main(argv: Sequence[str], *, loop_factory: LoopFactory | None = None) -> int
         from bridge.simulator.cli import main as simulate
 
         return simulate(list(argv[1:]))
+    if not argv:
+        _parser().print_help(sys.stderr)
+        return WRONG_CONFIGURATION
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options, loop_factory))
@@ -166,7 +169,10 @@ def _whois(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError("must be a positive number of seconds")
     return value

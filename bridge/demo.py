@@ -151,6 +151,7 @@ class Demo:
             f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions",
             f"  curl -H 'Authorization: Bearer {app}' -H 'X-User-Id: {USERS[0]}' {self._url}/account",
             f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions/{first}/explain",
+            f"and what the simulated broker itself believes: {self._admin}/accounts, {self._admin}/truth/<accountId>",
         ):
             print(line, flush=True)
 
@@ -217,11 +218,12 @@ class Demo:
 
     async def _rows(self) -> list[Row]:
         listing = await self._api("GET", "/api/sessions")
-        events = {view["userKey"]: view["events"] for view in listing["sessions"]}
+        events = {(view["userKey"], view["accountId"]): view["events"] for view in listing["sessions"]}
         rows = []
         for user in USERS:
             record = await self._api("GET", "/account", app=True, user=user, missing=True)
-            rows.append(Row(user, record, events.get(self._user_keys.get(user, ""), 0)))
+            shown = (self._user_keys.get(user), (record or {}).get("accountId"))  # a visitor may start further accounts
+            rows.append(Row(user, record, events.get(shown, 0)))
         return rows
 
     async def _trade(self, rows: list[Row]) -> None:

@@ -13,7 +13,8 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2330; }
 code, pre { font: 13px ui-monospace, monospace; background: #f3f5f8; border-radius: 4px; padding: .1em .3em; }
 details { border: 1px solid #dde2ea; border-radius: 6px; margin: .5rem 0; padding: .5rem .8rem; }
-summary { cursor: pointer; } table { border-collapse: collapse; width: 100%; }
+summary { cursor: pointer; display: flow-root; } .wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; border-top: 1px solid #e6e9ef; padding: .25rem .5rem; }
 .method { display: inline-block; min-width: 3.5rem; font-weight: 600; } .who { color: #667; float: right; }
 @media (prefers-color-scheme: dark) { body { background: #14181f; color: #dde2ea; } code { background: #232a35; } }
@@ -26,7 +27,7 @@ def docs_page(document: dict[str, Any]) -> bytes:
     routes = "".join(_route(route, document["paths"][route.path]) for route in ROUTES)
     problems = "".join(
         f'<tr id="{kind.slug}"><td><code>{escape(kind.type)}</code></td><td>{kind.status}</td>'
-        f"<td>{escape(kind.title)}. {_text(kind.advice)}</td></tr>"
+        f"<td>{escape(kind.title.rstrip('?'))}. {_text(kind.advice)}</td></tr>"
         for kind in KINDS.values()
     )
     models = "".join(_model(name, definitions[name]) for name in sorted(definitions))
@@ -37,7 +38,7 @@ def docs_page(document: dict[str, Any]) -> bytes:
         f"<style>{_STYLE}</style></head><body><h1>Pulse Bridge API {escape(document['info']['version'])}</h1>"
         f'<p>{intro}</p><p>The same for machines: <a href="/openapi.json">/openapi.json</a>.</p>'
         f"<h2>Routes</h2>{routes}<h2>Problems</h2>"
-        f"<table><tr><th>type</th><th>status</th><th>what to do</th></tr>{problems}</table>"
+        f'<div class="wide"><table><tr><th>type</th><th>status</th><th>what to do</th></tr>{problems}</table></div>'
         f"<h2>Schemas</h2>{models}</body></html>"
     ).encode()
 
