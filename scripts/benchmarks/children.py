@@ -11,11 +11,12 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
 import orjson
 
+from scripts.benchmarks.measure import on_core
 from tests.support.processes import ROOT
 
 ANSWER_WITHIN_S = 120.0
@@ -56,18 +57,16 @@ def _given(pipe: T | None) -> T:
 
 
 @asynccontextmanager
-async def child(module: str, *arguments: str) -> AsyncIterator[Child]:
-    """Run a module of this package until the block ends."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        f"scripts.benchmarks.{module}",
-        *arguments,
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=2**24,
-    )
+async def child(module: str, *arguments: str, core: int | None = None) -> AsyncIterator[Child]:
+    """Run a module of this package until the block ends, on one core if one is given."""
+    with on_core(core) if core is not None else nullcontext():
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"scripts.benchmarks.{module}", *arguments),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=2**24,
+        )
     try:
         yield Child(process)
     finally:

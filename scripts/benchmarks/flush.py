@@ -1,4 +1,5 @@
-"""Redis flush of changed records: our store and flusher against one awaited SET after the other.
+"""Redis flush of changed records: our store and flusher against one awaited SET after the other, server and client on
+a core each.
 
 Two readings. *Writing*: the same prepared documents by `RedisStore.write` in chunks and by single SETs, in interleaved
 rounds. *Flushing*: the real `Flusher` from changed mirrors to accepted records, making them included, while a 1 ms
@@ -30,7 +31,7 @@ from core.orders import Side
 from core.positions import Position
 from core.secret import Secret
 from core.user_key import UserKeyScheme
-from scripts.benchmarks.measure import LoopLag, collect_as_served, lagging
+from scripts.benchmarks.measure import LoopLag, collect_as_served, lagging, on_core
 from scripts.benchmarks.report import Row, Spread, at_least, at_most
 from tests.support.valkey import ValkeyServer
 
@@ -90,20 +91,30 @@ def move(held: AccountMirror, step: int) -> None:
 async def measure(quick: bool) -> list[Row]:
     """Both readings, against one fresh Valkey."""
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    with ValkeyServer() as valkey:
-        store = RedisStore(Secret(valkey.url))
-        try:
-            async with Redis.from_url(valkey.url, protocol=2) as plain:
-                shared = catalogue()
-                sources = [Source(mirror(number, shared)) for number in range(RECORDS)]
-                scheme = UserKeyScheme()
-                keys = [f"ctrader_account_{scheme.keys(f'user-{number}').canonical}" for number in range(RECORDS)]
-                collect_as_served()
-                writing = await _writing(store, plain, sources, keys, rounds)
-                return [writing, *await _flushing(store, sources, keys, rounds)]
-        finally:
-            await store.close()
-            gc.unfreeze()
+    valkey = ValkeyServer()
+    try:
+        with on_core(1):
+            valkey.start()
+        with on_core(0):
+            return await _both(valkey.url, rounds)
+    finally:
+        valkey.stop()
+
+
+async def _both(url: str, rounds: int) -> list[Row]:
+    store = RedisStore(Secret(url))
+    try:
+        async with Redis.from_url(url, protocol=2) as plain:
+            shared = catalogue()
+            sources = [Source(mirror(number, shared)) for number in range(RECORDS)]
+            scheme = UserKeyScheme()
+            keys = [f"ctrader_account_{scheme.keys(f'user-{number}').canonical}" for number in range(RECORDS)]
+            collect_as_served()
+            writing = await _writing(store, plain, sources, keys, rounds)
+            return [writing, *await _flushing(store, sources, keys, rounds)]
+    finally:
+        await store.close()
+        gc.unfreeze()
 
 
 async def _writing(store: RedisStore, plain: Redis, sources: Sequence[Source], keys: Sequence[str], rounds: int) -> Row:

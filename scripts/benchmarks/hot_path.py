@@ -18,7 +18,6 @@ import aiohttp
 
 from scripts.benchmarks.children import Child, child
 from scripts.benchmarks.frames import BATCH
-from scripts.benchmarks.measure import pin
 from scripts.benchmarks.report import Row, Spread, Target, at_least
 from tests.support.processes import bridge_process
 
@@ -50,10 +49,10 @@ async def measure(quick: bool) -> list[Row]:
             ports = json.loads(await simulator.line(lambda line: line.startswith("{"), within_s=60))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{ports['admin']}", raise_for_status=True) as admin:
                 account = await _account_with_positions(admin)
-                async with child("hot_path_sender", f"ws://127.0.0.1:{ports['ctrader']}") as sender:
-                    pin(sender.pid, 1)
+                async with child("hot_path_sender", f"ws://127.0.0.1:{ports['ctrader']}", core=1) as sender:
                     doors = await sender.answer()
-                    async with child("hot_path_receiver", str(doors["ours"]), str(doors["bare"]), account) as receiver:
+                    at = (str(doors["ours"]), str(doors["bare"]), account)
+                    async with child("hot_path_receiver", *at, core=0) as receiver:
                         known = {**await receiver.answer(), "frames": frames}
                         rows = [_row(PRICES, await _rounds(sender, receiver, {**known, "what": "prices"}))]
                         await _order(admin, account, type="limit", limitPrice=0.9)

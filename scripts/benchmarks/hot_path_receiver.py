@@ -25,7 +25,7 @@ from core.secret import Secret
 from protos.ctrader import common_messages_pb2, messages_pb2
 from scripts.benchmarks.children import commands, say
 from scripts.benchmarks.frames import SPOT
-from scripts.benchmarks.measure import collect_as_served, pin
+from scripts.benchmarks.measure import collect_as_served
 
 LOOK_EVERY_S = 0.001
 WITHIN_S = 60.0
@@ -106,7 +106,6 @@ def flushed(mirror: AccountMirror) -> None:
 
 
 async def main(our_port: int, bare_port: int, account: str) -> None:
-    pin(0, 0)
     session = await log_in(our_port, account)
     mirror = session.mirror
     if mirror is None:

@@ -27,7 +27,7 @@ class Sender:
     def __init__(self, simulator_url: str) -> None:
         self._simulator_url = simulator_url
         self._newest: dict[str, ServerConnection] = {}
-        self._execution = b""  # payload of the last execution event that passed
+        self._execution: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()  # the first that passes
 
     async def relay(self, downstream: ServerConnection) -> None:
         """Carry messages between our channel and the simulator."""
@@ -50,15 +50,15 @@ class Sender:
                 await sink.send(message)
                 if isinstance(source, ClientConnection) and isinstance(message, bytes):
                     envelope = common_messages_pb2.ProtoMessage.FromString(message)
-                    if envelope.payloadType == EXECUTION:
-                        self._execution = envelope.payload
+                    if envelope.payloadType == EXECUTION and not self._execution.done():
+                        self._execution.set_result(envelope.payload)
         except ConnectionClosed:
             await sink.close()
 
     async def blast(self, to: str, what: str, account: int, symbols: list[int], frames: int) -> None:
         """Write `frames` frames, in whole batches, as fast as the receiver reads."""
         connection = self._newest[to]
-        ready = prices(account, tuple(symbols)) if what == "prices" else amendments(self._execution)
+        ready = prices(account, tuple(symbols)) if what == "prices" else amendments(await self._execution)
         for _ in range(frames // BATCH):
             connection.transport.write(ready)
             await connection.drain()

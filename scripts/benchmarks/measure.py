@@ -10,8 +10,8 @@ import gc
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 
@@ -32,16 +32,22 @@ def rss_kib(pid: int) -> int:
     return int(psutil.Process(pid).memory_info().rss) // 1024
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep a process (0: this one) on one core, where the system can and there are two."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0) if pid else _allowed())
-        if len(cores) > 1:
-            os.sched_setaffinity(pid, {cores[core % len(cores)]})
+@contextmanager
+def on_core(number: int) -> Iterator[None]:
+    """Keep this process, and the children it starts meanwhile, on one core, where the system can and there are two.
 
-
-def _allowed() -> set[int]:
-    return set(range(os.cpu_count() or 1))
+    A client and its server are measured on a core each, as if on two machines: left alone, the scheduler now puts them
+    on one and now on two, and a single round trip costs half or twice as much.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[number % len(allowed)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def collect_as_served() -> None:
