@@ -25,7 +25,7 @@ EPILOG = "Settings come from the environment and .env: `python -m bridge config`
 
 def main(argv: Sequence[str], *, loop_factory: LoopFactory | None = None) -> int:
     """Run one command and return the exit code."""
-    if argv[:1] == ["simulate"]:  # owns its arguments
+    if argv and argv[0] == "simulate":  # owns its arguments
         from bridge.simulator.cli import main as simulate
 
         return simulate(list(argv[1:]))
