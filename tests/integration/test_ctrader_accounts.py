@@ -332,6 +332,24 @@ async def test_snapshot_is_read_again_when_too_much_happened_meanwhile(monkeypat
         assert rig.broker.metrics()["buffer_overflows"] == 1
 
 
+async def test_own_profit_is_checked_against_the_brokers_and_a_drift_is_counted() -> None:
+    async with ctrader_rig() as rig:
+        for user in (1, 2, 3):
+            for instrument in rig.instruments:
+                rig.open(rig.account(user), instrument, buy=user != 2)
+        watched = await live(rig, 1, 2, 3)
+        for one in watched:
+            await one.true()
+            assert await one.session.reconcile() == 0
+        assert rig.broker.metrics()["pnl_checks"] == 3
+        assert "pnl_drifts" not in rig.broker.metrics()
+        quote = next(iter(watched[0].mirror.quotes.values()))
+        assert quote.bid is not None
+        quote.bid += 500  # as if a price had been mixed up
+        await watched[0].session.reconcile()
+        assert rig.broker.metrics()["pnl_drifts"] >= 1
+
+
 @pytest.mark.parametrize("code", ["CH_ACCESS_TOKEN_INVALID", "OA_AUTH_TOKEN_EXPIRED", "ACCESS_DENIED"])
 async def test_refusal_of_a_refresh_is_final(code: str) -> None:
     async with ctrader_rig() as rig:

@@ -25,8 +25,9 @@ from bridge.brokers.base import (
 from bridge.brokers.ctrader import credential as credentials
 from bridge.brokers.ctrader import faults, login
 from bridge.brokers.ctrader.context import Context
-from bridge.brokers.ctrader.hub import AccountHub, LoginRequest, Member
+from bridge.brokers.ctrader.hub import AccountHub
 from bridge.brokers.ctrader.listing import Listed, Listing, choose, read_listing
+from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool, channel_health
 from bridge.brokers.ctrader.scheduling import Priority
 from bridge.brokers.ctrader.settings import CtraderSettings
@@ -108,7 +109,8 @@ class CtraderBroker:
     def metrics(self) -> Mapping[str, float]:
         """Counters: `requests.<outcome>`, `refusals.<code>`, `reconnects.<cause>`, `dials`, `dials_failed.<cause>`,
         `events.<type>`, `frames`, `bytes`, `unknown_payload_types`, `quarantined`, `foreign_events`, `late_events`,
-        `garbage_frames`, `lost_events`, `reconciles`, `probes`, `refreshes` ...; the request round trip as
+        `garbage_frames`, `lost_events`, `reconciles`, `pnl_checks`,
+        `pnl_drifts`, `probes`, `refreshes` ...; the request round trip as
         `roundtrip.le_<s>` (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`.
         """
         values = self._stats.read()

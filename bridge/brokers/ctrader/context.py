@@ -29,6 +29,7 @@ class Context:
     listings: Listings = field(default_factory=Listings)
     markets: dict[tuple[Environment, str], Market] = field(default_factory=dict)
     gates: dict[tuple[Environment, str], Gate] = field(default_factory=dict)
+    next_pnl_check: float = 0.0
     issued: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def market(self, environment: Environment, server: str) -> Market:

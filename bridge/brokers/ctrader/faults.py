@@ -174,6 +174,20 @@ def transient(code: ReasonCode, message: str, *, shared: bool = False) -> Broker
     return BrokerFault(FaultKind.TRANSIENT, Reason(code, message), shared=shared)
 
 
+def session_ended() -> BrokerFault:
+    """The broker ended one account's authorisation; the channel is well."""
+    reason = Reason(
+        ReasonCode.ACCOUNT_SESSION_ENDED, "The broker ended this account's session; it is authorised again."
+    )
+    return BrokerFault(FaultKind.ACCOUNT_AUTH_LOST, reason)
+
+
+def token_ended() -> BrokerFault:
+    """The broker ended the access token of a live session."""
+    reason = Reason(ReasonCode.TOKEN_EXPIRED, "The broker ended the access token; it is renewed.")
+    return BrokerFault(FaultKind.TOKEN, reason)
+
+
 def maintenance_wait_s(fault: BrokerFault, failures: int, default_s: float, cap_s: float) -> float:
     """How long to wait for the end of maintenance: what was said, capped; growing from `default_s` when nothing
     useful was said (absent or already past). `failures` counts the answers before this one."""

@@ -8,25 +8,24 @@ are in `login`, which works on a hub. What cannot be used is quarantined: counte
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from bridge.brokers.base import BrokerFault, Environment, FaultKind, Reason, ReasonCode, SessionListener, Stage
+from bridge.brokers.base import BrokerFault, Environment, FaultKind, Reason, ReasonCode, Stage
 from bridge.brokers.ctrader import codec, faults, normalize
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.context import Context
 from bridge.brokers.ctrader.flight import Flight
 from bridge.brokers.ctrader.listing import Listed
 from bridge.brokers.ctrader.market import Market
+from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool
 from bridge.brokers.ctrader.scheduling import Priority
 from core.account import AccountMirror
 from core.errors import ProtocolViolation
 from core.events import Execution
 from core.instruments import Catalogue
-from core.secret import Secret
 from core.valuation import needed_quotes
 from protos.ctrader import PAYLOAD_CLASSES, messages_pb2
 
@@ -36,15 +35,6 @@ BUFFER_CAP = 1000
 _FOLLOW_DELAYS_S = (0.0, 1.0, 5.0, 15.0)
 _OTHERS_FAULTS = frozenset({FaultKind.TOKEN, FaultKind.FATAL_USER, FaultKind.ACCOUNT_AUTH_LOST})
 _SESSION_FAULTS = frozenset({*_OTHERS_FAULTS, FaultKind.CLIENT_AUTH_LOST})
-
-
-@dataclass(frozen=True, slots=True)
-class LoginRequest:
-    """What one login needs: the token, its fingerprint, and whether the account holds anything."""
-
-    token: Secret
-    fingerprint: str
-    at_risk: bool
 
 
 class Steps(Protocol):
@@ -58,18 +48,6 @@ class Steps(Protocol):
 
     async def feed(self, hub: AccountHub) -> None:
         """Bring descriptions, chains and price subscriptions in step with what is held. Raises BrokerFault."""
-
-
-class Member:
-    """One session on a hub: its listener, its token's fingerprint, and whether its own login has succeeded."""
-
-    __slots__ = ("fingerprint", "joined", "listener", "waiting")
-
-    def __init__(self, listener: SessionListener) -> None:
-        self.listener = listener
-        self.fingerprint: str | None = None
-        self.joined = False
-        self.waiting = False
 
 
 class AccountHub:
@@ -286,7 +264,7 @@ class AccountHub:
         for member in self.members:
             if member.joined:
                 member.joined = False
-                member.listener.lost(_token_ended() if member.fingerprint == spent else _session_ended())
+                member.listener.lost(faults.token_ended() if member.fingerprint == spent else faults.session_ended())
 
     def quarantine(self) -> None:
         """Something could not be used: count it, and read the account anew soon."""
@@ -343,7 +321,7 @@ class AccountHub:
             return
         self.authorised = False  # a login under way notices
         if self.live:
-            self.ended(_session_ended())
+            self.ended(faults.session_ended())
 
     def _forget_authorisation(self) -> None:
         self.authorised = self.live = self.current = False
@@ -399,7 +377,7 @@ class AccountHub:
     async def ask_market(self, request: Message, reply: type[M]) -> M:
         """Implements `market.Asker`. A fault of this account is no fault of others who wait for the same data."""
         if self.channel is None:
-            raise _session_ended()
+            raise faults.session_ended()
         timeout_s = self.context.settings.market_timeout_s
         try:
             return await self.channel.call(request, reply, Priority.MARKET, timeout_s, self.number)
@@ -418,15 +396,3 @@ class AccountHub:
 
 def _no_digits(_: int) -> int | None:
     return None
-
-
-def _session_ended() -> BrokerFault:
-    reason = Reason(
-        ReasonCode.ACCOUNT_SESSION_ENDED, "The broker ended this account's session; it is authorised again."
-    )
-    return BrokerFault(FaultKind.ACCOUNT_AUTH_LOST, reason)
-
-
-def _token_ended() -> BrokerFault:
-    reason = Reason(ReasonCode.TOKEN_EXPIRED, "The broker ended the access token; it is renewed.")
-    return BrokerFault(FaultKind.TOKEN, reason)

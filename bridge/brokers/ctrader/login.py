@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 
 from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode, Stage
-from bridge.brokers.ctrader import faults, normalize
+from bridge.brokers.ctrader import drift, faults, normalize
 from bridge.brokers.ctrader.channel import Channel
-from bridge.brokers.ctrader.hub import AccountHub, LoginRequest
+from bridge.brokers.ctrader.hub import AccountHub
+from bridge.brokers.ctrader.members import LoginRequest
 from bridge.brokers.ctrader.scheduling import Priority
 from core.account import Snapshot
 from core.errors import ProtocolViolation
@@ -99,6 +100,7 @@ async def reconcile_live(hub: AccountHub) -> int:
     if lost:
         hub.context.stats.count("lost_events", lost)
     hub.follow()
+    await drift.check(hub)
     return lost
 
 

@@ -50,6 +50,7 @@ class CtraderSettings:
     logout_timeout_s: float = 2.0
     confirm_delay_s: float = 0.5  # between a snapshot that removes what is held and the one that must confirm it
     repair_delay_s: float = 1.0  # between a message that could not be used and the reconcile it asks for
+    pnl_check_every_s: float = 5.0  # one account at a time, over the whole adapter
     reconcile_floor_s: float = 60.0
     listing_max_age_s: float = 60.0  # an account missing from an older list is looked up once more
 
