@@ -35,6 +35,8 @@ CALL_S = 5.0
 TERMINAL_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
 TRADE_EVERY_S = 2.0
+COLUMNS = ("user", "account", "status", "freshness", "balance", "equity", "P&L", "positions", "flushes", "events")
+LEAST_NEEDED = ("P&L", "account", "flushes", "events", "positions", "balance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,18 @@ class Row:
         record = self.record or {}
         age = record.get("ageMs")
         fresh = "-" if age is None else f"{'fresh' if record.get('fresh') else 'STALE'} {age / 1000:.1f} s"
-        money = [self._money(record, name) for name in ("balance", "equity", "unrealizedPnl")]
+        balance, *money = [self._money(record, name) for name in ("balance", "equity", "unrealizedPnl")]
+        balance = f"{balance} {record.get('currency') or ''}".rstrip()
         positions = record.get("positions")
         account, status = str(record.get("accountId") or "-"), str(record.get("status") or "-")
         held = "-" if positions is None else str(len(positions))
-        return [self.user, account, status, fresh, *money, held, str(record.get("version") or 0), str(self.events)]
+        counts = str(record.get("version") or 0), str(self.events)
+        return [self.user, account, status, fresh, balance, *money, held, *counts]
 
     @staticmethod
     def _money(record: Mapping[str, Any], name: str) -> str:
         value = record.get(name)
-        return "-" if value is None else f"{value:,.{record.get('moneyDigits') or 0}f} {record.get('currency')}"
+        return "-" if value is None else f"{value:,.{record.get('moneyDigits') or 0}f}"
 
 
 class Demo:
@@ -194,11 +198,13 @@ class Demo:
         every = TERMINAL_EVERY_S if terminal else PLAIN_EVERY_S
         rows, trade_at = await self._rows(), loop.time()
         with (
-            Live(_table(rows), console=console, auto_refresh=False, transient=False) if terminal else _Nothing() as live
+            Live(_table(rows, console.width), console=console, auto_refresh=False, transient=False)
+            if terminal
+            else _Nothing() as live
         ):
             while True:
                 if live is not None:
-                    live.update(_table(rows), refresh=True)
+                    live.update(_table(rows, console.width), refresh=True)
                 else:
                     print(*(" | ".join(row.cells()) for row in rows), sep="\n", flush=True)
                 if loop.time() >= end or self._stop.is_set() or broken():
@@ -278,13 +284,20 @@ class _Nothing:
         return None
 
 
-def _table(rows: list[Row]) -> Table:
-    names = ("user", "account", "status", "freshness", "balance", "equity", "P&L", "positions", "flushes", "events")
-    table = Table(title="accounts as the cache has them (Ctrl-C ends)")
-    for number, name in enumerate(names):
-        table.add_column(name, justify="right" if number >= 4 else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row.cells(), style=None if row.live else "yellow")
+def _table(rows: list[Row], width: int) -> Table:
+    """The rows, with as many columns as `width` characters hold; the least needed ones go first."""
+    cells = [row.cells() for row in rows]
+    widest = [max(map(len, column)) for column in zip(COLUMNS, *cells, strict=True)]
+    shown = list(range(len(COLUMNS)))
+    for dispensable in map(COLUMNS.index, LEAST_NEEDED):
+        if sum(widest[number] + 1 for number in shown) <= width:
+            break
+        shown.remove(dispensable)
+    table = Table(title="accounts as the cache has them (Ctrl-C ends)", box=None, pad_edge=False, collapse_padding=True)
+    for number in shown:
+        table.add_column(COLUMNS[number], justify="right" if number >= 4 else "left", no_wrap=True)
+    for row, text in zip(rows, cells, strict=True):
+        table.add_row(*(text[number] for number in shown), style=None if row.live else "yellow")
     return table
 
 
