@@ -463,6 +463,56 @@ async def test_blocked_requests_wait_longer_each_time_when_the_hint_does_not_hel
         assert waits == [1.0, 2.0]
 
 
+async def test_a_burst_of_blocked_requests_counts_once_when_all_were_under_way(rig: MakeRig) -> None:
+    async with ScriptedCtrader(lambda envelope, _: _block_traders(envelope)) as server:
+        one = rig(server.url)
+        await one.channel.ready()
+        answers = await asyncio.gather(*(one.trader(10) for _ in range(6)), return_exceptions=True)
+        waits = [answer.retry_after_s for answer in answers if isinstance(answer, BrokerFault)]
+        assert len(waits) == 6
+        assert max(wait for wait in waits if wait is not None) == 1.0
+
+
+async def test_a_request_is_refused_at_once_when_its_like_is_held_back_beyond_its_deadline(rig: MakeRig) -> None:
+    async with ScriptedCtrader(lambda envelope, _: _block_traders(envelope, 30)) as server:
+        one = rig(server.url)
+        await one.channel.ready()
+        with pytest.raises(BrokerFault):
+            await one.trader(5)
+        with pytest.raises(BrokerFault) as refused:
+            await one.trader(5)
+        assert refused.value.kind is FaultKind.THROTTLE
+        assert refused.value.retry_after_s is not None
+        assert 25 < refused.value.retry_after_s <= 30
+
+
+def _block_traders(envelope: ProtoMessage, retry_after_s: int = 1) -> list[Message] | None:
+    if envelope.payloadType != 2121:
+        return None
+    return [messages_pb2.ProtoOAErrorRes(errorCode="BLOCKED_PAYLOAD_TYPE", retryAfter=retry_after_s)]
+
+
+async def test_channel_ends_when_old_news_flow_and_no_question_is_answered(rig: MakeRig) -> None:
+    async with ScriptedCtrader(lambda envelope, _: [] if envelope.payloadType in (2104, 2121) else None) as server:
+        one = rig(server.url, probe_after_s=5.0, probe_timeout_s=0.3)
+        await one.channel.ready()
+        with pytest.raises(BrokerFault):
+            await one.trader(0.2)
+        await eventually(lambda: one.account.faults, within_s=WITHIN_S)
+        assert one.account.faults[0].reason.code is ReasonCode.BROKER_SILENT
+
+
+async def test_channel_stays_when_only_one_request_is_slow(rig: MakeRig) -> None:
+    async with ScriptedCtrader(lambda envelope, _: [] if envelope.payloadType == 2121 else None) as server:
+        one = rig(server.url, probe_after_s=5.0, probe_timeout_s=0.3)
+        await one.channel.ready()
+        with pytest.raises(BrokerFault):
+            await one.trader(0.2)
+        await asyncio.sleep(0.5)  # longer than the question may take
+        assert one.channel.up
+        assert not one.account.faults
+
+
 # ---------------------------------------------------------------- frames
 
 

@@ -71,7 +71,7 @@ class Channel:
         self._clock = clock
         self._tasks = tasks
         self._stats = stats
-        self.requests = Requests(settings, clock, rng, stats, self._transmit)
+        self.requests = Requests(settings, clock, rng, stats, self._transmit, self._unanswered)
         self.router = Router(self, self.requests, stats)
         self.receive = self.router.receive
         self.garbage = self.router.garbage
@@ -88,6 +88,7 @@ class Channel:
         self._maintenance_failures = 0
         self._idle_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._questioning = False
 
     @property
     def state(self) -> str:
@@ -126,7 +127,7 @@ class Channel:
     async def _open(self) -> None:
         try:
             self._socket = await self._owner.dial(self)
-            self._liveness.start(self._clock.monotonic())
+            self._liveness.start(self._clock.monotonic(), self.router.frames)
             await self._authorise_application()
         except BrokerFault as fault:
             raise self._dial_failed(fault) from fault
@@ -276,7 +277,7 @@ class Channel:
         """Bytes arrived."""
         if socket is self._socket:
             self.bytes_in += size
-            self._liveness.heard(self._clock.monotonic())
+            self._liveness.heard(self._clock.monotonic(), self.router.frames)
 
     def _set_timer(self, now: float) -> None:
         delay = max(self._liveness.due_at() - now, 0.001)
@@ -284,7 +285,7 @@ class Channel:
 
     def _on_timer(self) -> None:
         now = self._clock.monotonic()
-        for act in self._liveness.check(now):
+        for act in self._liveness.check(now, self.router.frames):
             if act is Act.HEARTBEAT:
                 self._transmit(codec.HEARTBEAT_FRAME)
             elif act is Act.PROBE:
@@ -298,13 +299,31 @@ class Channel:
         self._set_timer(now)
 
     async def _probe(self) -> None:
-        """Ask something cheap. Any inbound byte is the answer; the timer judges silence."""
+        """Ask something cheap. Any whole message is the answer; the timer judges silence."""
         self._stats.count("probes")
         request, reply = messages_pb2.ProtoOAVersionReq(), messages_pb2.ProtoOAVersionRes
         try:
             await self.call(request, reply, Priority.PROBE, self._settings.probe_timeout_s)
         except BrokerFault:
             self._stats.count("probes_failed")
+
+    def _unanswered(self) -> None:
+        """A request was sent and got no answer in time: one that is slow, or a channel that tells old news only?"""
+        if self.up and self._socket is not None and not self._questioning:
+            self._questioning = True
+            self._tasks.start(self._question(self._socket), name="question")
+
+    async def _question(self, socket: Socket) -> None:
+        """Ask something cheap that only its own answer settles, whatever else comes in meanwhile."""
+        request, reply = messages_pb2.ProtoOAVersionReq(), messages_pb2.ProtoOAVersionRes
+        try:
+            await self.call(request, reply, Priority.PROBE, self._settings.probe_timeout_s)
+        except BrokerFault as fault:
+            refused = fault.broker_code is not None or fault.kind is not FaultKind.TRANSIENT
+            if not refused and socket is self._socket:
+                self._end(faults.transient(ReasonCode.BROKER_SILENT, "The broker stopped answering.", shared=True))
+        finally:
+            self._questioning = False
 
     def _idle_too_long(self, now: float) -> bool:
         if self.accounts:

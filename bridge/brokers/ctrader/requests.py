@@ -28,7 +28,8 @@ Pending = Request[asyncio.Future[Reply]]
 
 
 class Requests:
-    """Requests of one channel. `transmit` writes one frame and says whether the socket took it."""
+    """Requests of one channel. `transmit` writes one frame and says whether the socket took it; `unanswered` is called
+    when a request that was sent got no answer in time."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Requests:
         rng: random.Random,
         stats: Stats,
         transmit: Callable[[bytes], bool],
+        unanswered: Callable[[], None],
     ) -> None:
         self._scheduler: Scheduler[asyncio.Future[Reply]] = Scheduler(
             settings.requests_per_second,
@@ -47,6 +49,7 @@ class Requests:
         self._clock = clock
         self._stats = stats
         self._transmit = transmit
+        self._tell_unanswered = unanswered
         self._prefix = f"{rng.getrandbits(32):08x}-"
         self._number = 0
         self._pending: dict[str, Pending] = {}
@@ -57,9 +60,13 @@ class Requests:
     def submit(self, payload_type: int, payload: bytes, priority: Priority, timeout_s: float) -> Pending:
         """Queue a request and send it as soon as the budget allows. Always follow with `result` or `abandon`.
 
-        Raises a THROTTLE BrokerFault when too many wait already.
+        Raises a THROTTLE BrokerFault when too many wait already, or when its like is held back beyond its deadline.
         """
         now = self._clock.monotonic()
+        held_s = self._scheduler.held_until(payload_type, priority) - now
+        if held_s >= timeout_s:
+            held = Reason(ReasonCode.RATE_LIMITED, "The broker asked to slow down.")
+            raise BrokerFault(FaultKind.THROTTLE, held, retry_after_s=held_s)
         self._number += 1
         message_id = f"{self._prefix}{self._number:x}"
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -133,6 +140,8 @@ class Requests:
         now = self._clock.monotonic()
         for request in self._scheduler.overdue(now):
             self._stats.count("requests.timeout")
+            if request.sent_at is not None and request.priority is not Priority.PROBE:
+                self._tell_unanswered()
             late = faults.transient(ReasonCode.BROKER_ERROR, "The broker did not answer in time.")
             _fail(request, _unknown(request, late))
         while (ready := self._scheduler.take(now)) is not None:
@@ -175,8 +184,13 @@ class Requests:
         return fault
 
     def _longer_pause(self, payload_type: int, hint_s: float, now: float) -> float:
-        """The hint, doubled each time the block comes back soon: the history quota outlasts it (faults.md N28)."""
+        """The hint, doubled each time the block comes back soon: the history quota outlasts it (faults.md N28).
+
+        Refusals of what was under way when the pause began show nothing new: a burst counts once.
+        """
         last_s, ended = self._blocks.get(payload_type, (0.0, -math.inf))
+        if now < ended:
+            return ended - now
         pause_s = max(hint_s, min(last_s * 2, 300.0)) if now - ended < _REPEAT_WITHIN_S else hint_s
         self._blocks[payload_type] = (pause_s, now + pause_s)
         return pause_s

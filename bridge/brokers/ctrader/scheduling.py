@@ -227,6 +227,12 @@ class Scheduler(Generic[F]):
         else:
             self._paused[payload_type] = max(self._paused.get(payload_type, until), until)
 
+    def held_until(self, payload_type: int, priority: Priority) -> float:
+        """Until when a pause holds such requests back; in the past or minus infinity: none does."""
+        if priority.reserved:
+            return -math.inf
+        return max(self._paused.get(payload_type, -math.inf), self._paused_all_until)
+
     def drain(self, now: float) -> list[Request[F]]:
         """Settle and return everything that is queued or unanswered: the channel is gone."""
         left = [request for _, _, request in self._deadlines if not request.settled]

@@ -63,7 +63,7 @@ class World:
         self.stats = Stats()
         self.channel = Channel()
         settings = CtraderSettings("id", Secret("secret"))
-        requests = Requests(settings, ManualClock(), random.Random(1), self.stats, lambda _: True)
+        requests = Requests(settings, ManualClock(), random.Random(1), self.stats, lambda _: True, lambda: None)
         self.router = Router(self.channel, requests, self.stats)
         self.account = Account()
         self.router.routes[7] = self.account
