@@ -20,6 +20,8 @@ from core.events import (
     PositionClosed,
 )
 
+_HELD = ("balance", "positions", "orders")
+
 
 def reconcile(mirror: AccountMirror, snapshot: Snapshot) -> list[Event]:
     """Return the events that turn the mirror into the snapshot; an empty list means they agree.
@@ -64,7 +66,8 @@ def rebuild(mirror: AccountMirror, snapshot: Snapshot, buffered: Sequence[Execut
     for execution in buffered:
         aside.apply(execution, now_ms)
     missing = reconcile(mirror, _reading(aside))
-    mirror.replace_content(aside, now_ms, changed=bool(missing))
+    changed = bool(missing) or any(getattr(mirror, name) != getattr(aside, name) for name in _HELD)
+    mirror.replace_content(aside, now_ms, changed=changed)
     mirror.confirmed_at_ms = now_ms
     return missing
 
