@@ -109,7 +109,7 @@ def _keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     key_id, key = new_key(options.id)
     scope = f":{options.scope}" if options.scope else ""
     if configured is None:
-        print("# API_KEY_SECRET was not set; set this one where the bridge runs, and keep it:")
+        print("# API_KEY_SECRET was not set; set this one where the bridge runs, and here before you make another key:")
         print(f"API_KEY_SECRET={secret.reveal()}")
     print("# give the key to the caller, it is shown only now:")
     print(f"key: {key.reveal()}")
@@ -138,7 +138,7 @@ def _config(options: argparse.Namespace, loop_factory: LoopFactory | None) -> in
         print("configuration: ok")
         return 0
     for row in describe(settings):
-        head = f"{row.name}  ({row.type}{', ' + row.unit if row.unit else ''})"
+        head = f"{row.name}  ({row.type}{', ' + row.unit if row.unit not in ('', row.type) else ''})"
         print(f"{head}\n    {row.description}")
         print(f"    default: {row.default or '-'}   now: {row.value or '-'}   from: {row.source}")
     return 0

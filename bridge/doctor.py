@@ -79,7 +79,9 @@ class Doctor:
         settings = self._settings
         callers = "open on loopback, no API keys" if settings.auth_open else f"{len(settings.api_keys)} API key(s)"
         stores = ", ".join(settings.store_names)
-        findings = [Finding("configuration", True, f"valid; {callers}; stores: {stores}; binds {settings.hosts}")]
+        findings = [
+            Finding("configuration", True, f"valid; {callers}; stores: {stores}; binds {', '.join(settings.hosts)}")
+        ]
         if settings.store_names == ("memory",):
             advice = "set REDIS_URL so that other programs can read the records and they outlive the process"
             findings.append(Finding("stores", None, "records are kept in this process's memory only", advice))
