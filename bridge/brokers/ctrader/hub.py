@@ -8,6 +8,7 @@ are in `login`, which works on a hub. What cannot be used is quarantined: counte
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -22,17 +23,16 @@ from bridge.brokers.ctrader.market import Market
 from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool
 from bridge.brokers.ctrader.scheduling import Priority
+from bridge.brokers.ctrader.upkeep import Upkeep
 from core.account import AccountMirror
 from core.errors import ProtocolViolation
 from core.events import Execution
 from core.instruments import Catalogue
-from core.valuation import needed_quotes
 from protos.ctrader import PAYLOAD_CLASSES, messages_pb2
 
 M = TypeVar("M", bound=Message)
 
 BUFFER_CAP = 1000
-_FOLLOW_DELAYS_S = (0.0, 1.0, 5.0, 15.0)
 _OTHERS_FAULTS = frozenset({FaultKind.TOKEN, FaultKind.FATAL_USER, FaultKind.ACCOUNT_AUTH_LOST})
 _SESSION_FAULTS = frozenset({*_OTHERS_FAULTS, FaultKind.CLIENT_AUTH_LOST})
 
@@ -56,10 +56,8 @@ class AccountHub:
     __slots__ = (
         "_flight",
         "_flight_token",
-        "_following",
         "_logged_out",
         "_reconciling",
-        "_repair_timer",
         "_steps",
         "authorised",
         "authorised_by",
@@ -79,6 +77,7 @@ class AccountHub:
         "pool",
         "symbols",
         "unquotable",
+        "upkeep",
     )
 
     def __init__(self, context: Context, pool: Pool, listed: Listed, steps: Steps) -> None:
@@ -105,8 +104,7 @@ class AccountHub:
         self._flight: Flight[None] | None = None
         self._flight_token: str | None = None
         self._reconciling: Flight[int] | None = None
-        self._following = False
-        self._repair_timer: asyncio.TimerHandle | None = None
+        self.upkeep = Upkeep(self, partial(steps.feed, self))
         self._logged_out: asyncio.Future[None] | None = None
 
     # ------------------------------------------------------------ login, reconcile, logout
@@ -186,8 +184,7 @@ class AccountHub:
                 await self._say_goodbye(self.channel)
         finally:
             self._forget_authorisation()
-            if self._repair_timer is not None:
-                self._repair_timer.cancel()
+            self.upkeep.stop()
             if self.channel is not None:
                 self.channel.router.depart(self.number)
                 self.pool.release(self.channel)
@@ -224,7 +221,7 @@ class AccountHub:
             self.quarantine()
             return
         if isinstance(message, messages_pb2.ProtoOASymbolChangedEvent):
-            self.context.tasks.start(self._reread(tuple(message.symbolId)), name=f"symbols-{self.number}")
+            self.upkeep.reread(tuple(message.symbolId))
             return
         if self.buffer is not None:
             if len(self.buffer) < BUFFER_CAP:
@@ -269,9 +266,7 @@ class AccountHub:
     def quarantine(self) -> None:
         """Something could not be used: count it, and read the account anew soon."""
         self.context.stats.count("quarantined")
-        if self._repair_timer is None:
-            loop = asyncio.get_running_loop()
-            self._repair_timer = loop.call_later(self.context.settings.repair_delay_s, self._start_repair)
+        self.upkeep.repair_soon()
 
     def normalised(self, message: Message) -> Execution:
         """A decoded account event as facts. Raises ProtocolViolation."""
@@ -329,50 +324,11 @@ class AccountHub:
         self.symbols = {}
         self.unquotable = frozenset()
 
-    # ------------------------------------------------------------ in the background
+    # ------------------------------------------------------------ market data
 
     def follow(self) -> None:
-        """Keep the price subscriptions in step with what is held; no more than one task, and none when they are."""
-        if self.live and not self._following and needed_quotes(self.mirror) != set(self.symbols.values()):
-            self._following = True
-            self.context.tasks.start(self._follow(), name=f"follow-{self.number}")
-
-    async def _follow(self) -> None:
-        try:
-            for delay_s in _FOLLOW_DELAYS_S:
-                await asyncio.sleep(delay_s)
-                if not self.live:
-                    return
-                try:
-                    await self._steps.feed(self)
-                except BrokerFault as fault:
-                    self.context.stats.count("feed_failures")
-                    self.judge(fault)
-                else:
-                    return
-        finally:
-            self._following = False
-
-    async def _reread(self, symbol_ids: tuple[int, ...]) -> None:
-        if self.market is None:
-            return
-        try:
-            await self.market.reread(symbol_ids, self)
-        except BrokerFault as fault:
-            self.context.stats.count("feed_failures")
-            self.judge(fault)
-
-    def _start_repair(self) -> None:
-        self._repair_timer = None
-        if self.live:
-            self.context.tasks.start(self._repair(), name=f"repair-{self.number}")
-
-    async def _repair(self) -> None:
-        self.context.stats.count("repairs")
-        try:
-            await self.reconcile()
-        except BrokerFault:
-            self.context.stats.count("repairs_failed")
+        """What is held may have changed: keep the price subscriptions in step."""
+        self.upkeep.follow()
 
     async def ask_market(self, request: Message, reply: type[M]) -> M:
         """Implements `market.Asker`. A fault of this account is no fault of others who wait for the same data."""

@@ -1,0 +1,110 @@
+"""What an account hub does in the background while it is live: follow prices, reread symbols, repair.
+
+At most one task of each kind per account, and none while there is nothing to do. A fault that ends the account's
+authorisation is judged by the hub; any other is counted and tried again later, at the latest by the next reconcile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from bridge.brokers.base import BrokerFault
+from bridge.brokers.ctrader.context import Context
+from bridge.brokers.ctrader.market import Asker, Market
+from core.account import AccountMirror
+from core.valuation import needed_quotes
+
+_FOLLOW_DELAYS_S = (0.0, 1.0, 5.0, 15.0)
+
+
+class Kept(Asker, Protocol):
+    """An account hub, as far as its upkeep knows it."""
+
+    context: Context
+    live: bool
+    market: Market | None
+    mirror: AccountMirror
+    symbols: dict[int, str]
+
+    def judge(self, fault: BrokerFault) -> None:
+        """Decide whether a failed request ends the account's authorisation."""
+
+    async def reconcile(self) -> int:
+        """Read the account anew. Raises BrokerFault."""
+
+
+class Upkeep:
+    """The background work of one hub."""
+
+    __slots__ = ("_feed", "_following", "_hub", "_repair_timer")
+
+    def __init__(self, hub: Kept, feed: Callable[[], Awaitable[None]]) -> None:
+        """`feed` brings the subscriptions in step with what is held. Raises BrokerFault."""
+        self._hub = hub
+        self._feed = feed
+        self._following = False
+        self._repair_timer: asyncio.TimerHandle | None = None
+
+    def follow(self) -> None:
+        """Keep the price subscriptions in step with what is held."""
+        hub = self._hub
+        if hub.live and not self._following and needed_quotes(hub.mirror) != set(hub.symbols.values()):
+            self._following = True
+            hub.context.tasks.start(self._follow(), name=f"follow-{hub.number}")
+
+    def reread(self, symbol_ids: tuple[int, ...]) -> None:
+        """The broker changed these symbols."""
+        self._hub.context.tasks.start(self._reread(symbol_ids), name=f"symbols-{self._hub.number}")
+
+    def repair_soon(self) -> None:
+        """Read the account anew in a moment; what else goes wrong until then is repaired with it."""
+        if self._repair_timer is None:
+            delay_s = self._hub.context.settings.repair_delay_s
+            self._repair_timer = asyncio.get_running_loop().call_later(delay_s, self._start_repair)
+
+    def stop(self) -> None:
+        """The account is being left."""
+        if self._repair_timer is not None:
+            self._repair_timer.cancel()
+            self._repair_timer = None
+
+    async def _follow(self) -> None:
+        try:
+            for delay_s in _FOLLOW_DELAYS_S:
+                await asyncio.sleep(delay_s)
+                if not self._hub.live:
+                    return
+                try:
+                    await self._feed()
+                except BrokerFault as fault:
+                    self._failed(fault)
+                else:
+                    return
+        finally:
+            self._following = False
+
+    async def _reread(self, symbol_ids: tuple[int, ...]) -> None:
+        if self._hub.market is None:
+            return
+        try:
+            await self._hub.market.reread(symbol_ids, self._hub)
+        except BrokerFault as fault:
+            self._failed(fault)
+
+    def _failed(self, fault: BrokerFault) -> None:
+        self._hub.context.stats.count("feed_failures")
+        self._hub.judge(fault)
+
+    def _start_repair(self) -> None:
+        self._repair_timer = None
+        if self._hub.live:
+            self._hub.context.tasks.start(self._repair(), name=f"repair-{self._hub.number}")
+
+    async def _repair(self) -> None:
+        self._hub.context.stats.count("repairs")
+        try:
+            await self._hub.reconcile()
+        except BrokerFault:
+            self._hub.context.stats.count("repairs_failed")
