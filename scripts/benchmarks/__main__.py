@@ -37,7 +37,11 @@ def main() -> None:
         parser.error(f"unknown rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
     found = machine.facts()
     print(machine.one_line(found), flush=True)
-    rows, failed = uvloop.run(_run(wanted, quick=arguments.quick))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what the parts have to say is not part of the table
+            rows, failed = uvloop.run(_run(wanted, quick=arguments.quick))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit("ended before anything could be told")
     show(rows)
     for line in failed:
         print(f"not measured: {line}", file=sys.stderr)
@@ -105,5 +109,4 @@ async def _one(name: str, world: World, *, quick: bool) -> list[Row]:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main()
+    main()
