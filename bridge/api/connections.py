@@ -1,8 +1,8 @@
 """Sockets of the HTTP server: how many, for how long, and what happens to those that drip (faults.md I02, I03, I18).
 
-aiohttp reads requests; this adds what it lacks: an absolute deadline for the head of a request, a cap on open sockets
-in all and per address, and problem documents for what is not HTTP. When a cap is reached the oldest socket without a
-complete request makes room, so that drippers push out one another and not a caller.
+aiohttp reads requests; this adds what it lacks: an absolute deadline for the head of a request and for a caller to take
+its answer, a cap on open sockets in all and per address, and problem documents for what is not HTTP. When a cap is
+reached the oldest socket without a complete request makes room, so that drippers push out one another and not a caller.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 MOST_SOCKETS = 2048
 MOST_PER_ADDRESS = 512
 IDLE_S = 75.0  # a kept-alive connection without a request
+ANSWER_TAKEN_S = 10.0  # for a caller to take its answer off our hands
 LONGEST_FIELD = 8190
 Answer = Callable[[BaseRequest, float], Awaitable[web.Response]]
 
@@ -70,6 +71,24 @@ class Connection(RequestHandler):
         """By when the request that begins now must be answered (loop time)."""
         began, self._began = self._began, None
         return (self._loop.time() if began is None else began) + WHOLE_REQUEST_S
+
+    async def finish_response(
+        self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; a caller that does not read it loses the connection, which would be at work for ever."""
+        try:
+            async with asyncio.timeout(ANSWER_TAKEN_S):
+                return await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            self.drop()
+            return resp, True
+
+    def drop(self) -> None:
+        """End the connection at once. An orderly close would wait for the caller to take what is still to be sent."""
+        transport = self.transport
+        self.force_close()
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -163,7 +182,7 @@ class Connections(web.Server):
             if not connection.busy and address in (None, connection.address):
                 self.evicted += 1
                 self.forget(connection)
-                connection.force_close()
+                connection.drop()
                 return True
         return False
 

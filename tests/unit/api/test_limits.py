@@ -1,6 +1,8 @@
 """How often, how many, how slowly: rates, sockets, deadlines, drain."""
 
 import asyncio
+import contextlib
+import socket
 
 import pytest
 
@@ -210,6 +212,46 @@ async def test_many_pipelined_requests_are_answered_one_by_one(api: Api):
         for _ in range(count):
             assert (await read_answer(reader)).status == 200
         writer.close()
+
+
+async def deaf_caller(api: Api, requests: int) -> socket.socket:
+    """A connection that sends requests and never reads an answer."""
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", api.port))
+    with contextlib.suppress(TimeoutError, OSError):  # nobody takes requests from it any more
+        async with asyncio.timeout(1):
+            request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+            await asyncio.get_running_loop().sock_sendall(deaf, request * requests)
+    return deaf
+
+
+async def test_a_caller_that_never_reads_its_answers_loses_its_socket(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "ANSWER_TAKEN_S", 0.2)
+    async with running_api() as api:
+        deaf = await deaf_caller(api, 2000)
+        await eventually(lambda: len(api.server.connections) == 0, within_s=10)
+        assert 0 < api.server.dispatcher.answers[200] < 2000
+        deaf.close()
+
+
+async def test_room_is_made_at_once_when_the_oldest_socket_has_answers_to_take(monkeypatch: pytest.MonkeyPatch):
+    async with running_api() as api:
+        monkeypatch.setattr(api.server.connections, "_most_per_address", 1)
+        deaf = await deaf_caller(api, 1)
+        await eventually(lambda: api.server.dispatcher.answers.get(200), within_s=5)
+        (held,) = api.server.connections._open
+        await eventually(lambda: not held.busy, within_s=5)
+        transport = held.transport
+        socket_of_ours = transport.get_extra_info("socket")
+        transport.set_write_buffer_limits(2**30)
+        transport.write(b"x" * 2**26)  # more than any socket buffer takes
+        assert transport.get_write_buffer_size() > 0
+        async with api.request("GET", "/health/live") as answer:
+            assert answer.status == 200
+        await eventually(lambda: socket_of_ours.fileno() == -1, within_s=5)
+        deaf.close()
 
 
 async def test_a_draining_bridge_reads_but_takes_nothing_new(api: Api):
