@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 
@@ -20,5 +21,19 @@ def loop_factory() -> LoopFactory | None:
     return uvloop.new_event_loop
 
 
+def keep_standard_streams() -> None:
+    """Open on /dev/null what our parent closed of stdin, stdout and stderr.
+
+    Else a socket would take the free number: the event loop refuses to close one there, and output would go into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(
+                os.devnull, os.O_RDWR
+            )  # the lowest free number: this one, or one that stays out of the way
+            setattr(sys, name, os.fdopen(opened, "w" if number else "r"))
+
+
 if __name__ == "__main__":
+    keep_standard_streams()
     sys.exit(main(sys.argv[1:], loop_factory=loop_factory()))

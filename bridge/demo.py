@@ -1,7 +1,8 @@
 """`python -m bridge demo`: simulator and bridge as child processes, three users, their accounts live in the terminal.
 
 Uses only doors that users have: environment variables, the HTTP API and the simulator's admin API. Invariant: no child
-outlives a run, however it ends; with `seconds`, exit 0 means that all three users were live and fresh at the end.
+outlives a run, however it ends (short of SIGKILL); with `seconds`, exit 0 means that all three users were live and
+fresh at the end.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ class Demo:
     async def run(self) -> int:
         """Run to the end; the exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last: its terminal was closed
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue  # as nohup wants
             loop.add_signal_handler(number, self._stop.set)
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bridge-demo-")))

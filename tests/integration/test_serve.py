@@ -222,6 +222,40 @@ async def test_a_drain_ends_in_time_when_the_loop_itself_hangs():
     assert time.monotonic() - asked < 10  # not the sixty seconds that it would sleep
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_a_process_whose_standard_streams_are_closed_serves_and_ends_well(closed: str):
+    """A daemon's parent may have closed them; no socket may take their numbers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f'exec "$0" -m bridge serve {closed}', sys.executable),
+        cwd=Path(__file__).resolve().parents[2],
+        env={"PORT": str(port), "PATH": "/usr/bin:/bin"},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    async def healthy() -> bool:
+        assert process.returncode is None, "it ended"
+        try:
+            async with http.get(f"http://127.0.0.1:{port}/health") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    try:
+        async with aiohttp.ClientSession() as http:
+            await eventually(healthy, within_s=20)
+        process.terminate()
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def test_the_fast_event_loop_carries_the_process():
     script = """
         import asyncio, sys

@@ -49,7 +49,7 @@ async def test_the_demo_cleans_up_when_it_is_interrupted_at_any_time():
             else:
                 await eventually(lambda: len(children(process.pid)) >= 1, within_s=30)
             born = children(process.pid)
-            process.send(signal.SIGINT)
+            process.send(signal.SIGHUP if wait_for_users else signal.SIGINT)
             assert await process.ended(within_s=60) in (0, 1, 130), process.output
             assert not any(child.is_running() for child in born)
             assert not any("Traceback" in line for line in process.stderr), process.output
