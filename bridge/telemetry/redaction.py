@@ -1,13 +1,15 @@
 """Keeps secrets out of every log line, whatever wrote it (DESIGN §1.4, faults.md S05).
 
-Known secrets are registered once and found in their plain, hex, base64 and URL-quoted forms; what merely looks like a
-credential (`Bearer …`, `access_token=…`) is cut as well. The search costs one dictionary look-up per character of the
-line, however many secrets are registered. Must not keep secrets for ever: the table is bounded, oldest out first.
+Known secrets are registered once and found in their plain, escaped, hex, base64 and URL-quoted forms; what merely
+looks like a credential (`Bearer …`, `access_token=…`) is cut as well. The search costs one dictionary look-up per
+character of the line, however many secrets are registered. Must not keep secrets for ever: the table is bounded,
+oldest out first.
 """
 
 from __future__ import annotations
 
 import base64
+import json  # noqa: TID251 (to know how others escape)
 import re
 from collections import OrderedDict
 from urllib.parse import quote, quote_plus
@@ -83,12 +85,19 @@ def _forms(plain: str) -> set[str]:
         plain,
         raw.hex(),
         raw.hex().upper(),
+        *(twice for once in _escaped(plain) for twice in _escaped(once)),  # such as the repr of an error in a JSON line
         quote(plain, safe="", errors="replace"),
         quote_plus(plain, errors="replace"),
     }
     for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
         forms.add(encoded.decode().rstrip("="))
     return {form for form in forms if len(form) >= SHORTEST}
+
+
+def _escaped(text: str) -> set[str]:
+    """A text as Python and JSON show it inside of quotes, whichever quotes those are."""
+    shown = {text, repr(text)[1:-1], repr(text + "'\"")[1:-4], json.dumps(text)[1:-1]}
+    return shown | {json.dumps(text, ensure_ascii=False)[1:-1]}
 
 
 REDACTOR = Redactor()

@@ -1,6 +1,7 @@
 """Secrets do not come through, in any form; everything else does."""
 
 import base64
+import json
 import urllib.parse
 
 import pytest
@@ -36,6 +37,20 @@ def test_no_registered_secret_survives(secret: str, before: str, after: str):
     redactor = Redactor()
     redactor.register(Secret(secret))
     assert secret.replace("*", "") == "" or secret not in redactor.redact(before + secret + after)
+
+
+@pytest.mark.parametrize("secret", ['pass"word\\with', "it's\\a\"pass", "pässwörd\u20ac", "back\\\\slash"])
+def test_a_secret_is_cut_also_when_a_line_shows_it_escaped(secret: str):
+    redactor = Redactor()
+    redactor.register(Secret(secret))
+    shown = [
+        *(json.dumps({"field": secret}), json.dumps({"field": secret}, ensure_ascii=False), repr([secret])),
+        *(repr(ValueError(f"'{secret}'")), json.dumps({"error": repr(ValueError(secret))})),
+    ]
+    for line in shown:
+        cut = redactor.redact(line)
+        assert "***" in cut, line
+        assert not any(part in cut for part in ("word", "pass", "ssw", "rd", "back", "slash")), line
 
 
 @given(st.text(max_size=200))
