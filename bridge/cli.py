@@ -12,7 +12,7 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 
-from bridge.config import ENV_FILE, SCOPES, Settings, load_settings
+from bridge.config import ENV_ENCODING, ENV_FILE, SCOPES, Settings, load_settings
 from core.errors import BridgeError, ConfigurationError
 from core.secret import Secret
 from core.user_key import UserKeyScheme
@@ -124,7 +124,7 @@ def _settings_for_keys() -> Secret | None:
 
     from dotenv import dotenv_values
 
-    value = os.environ.get("API_KEY_SECRET") or dotenv_values(ENV_FILE).get("API_KEY_SECRET")
+    value = os.environ.get("API_KEY_SECRET") or dotenv_values(ENV_FILE, encoding=ENV_ENCODING).get("API_KEY_SECRET")
     if value and len(value) < 32:
         raise ConfigurationError("API_KEY_SECRET: must have at least 32 characters")
     return Secret(value) if value else None

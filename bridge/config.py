@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -26,6 +26,7 @@ from core.user_key import UserKeyMode
 
 VERSION = "0.1.0"
 ENV_FILE = ".env"
+ENV_ENCODING = "utf-8-sig"  # some editors begin a file with a mark that would become part of the first name
 PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
 SCOPES = ("app", "ops")
 LATER_VARIABLES = (  # of DESIGN §12; set, they are named at start as not used yet
@@ -102,8 +103,9 @@ def _origins(value: object) -> object:
     return words
 
 
-def _url(*schemes: str, loopback_only: str = "") -> BeforeValidator:
-    """A check of scheme and host; `loopback_only` names the scheme that is too weak for any other host."""
+def _url(*schemes: str, loopback_only: str = "", secret: bool = False) -> BeforeValidator:
+    """A check of scheme and host; `loopback_only` names the scheme that is too weak for any other host. Only a URL that
+    is kept `secret` may hold a user and password: the others are shown."""
 
     def check(value: object) -> object:
         if not isinstance(value, str):
@@ -115,6 +117,8 @@ def _url(*schemes: str, loopback_only: str = "") -> BeforeValidator:
             raise _refuse("is not a URL") from None
         if parts.scheme not in schemes or not host:
             raise _refuse(f"must be a URL that begins with {' or '.join(scheme + '://' for scheme in schemes)}")
+        if not secret and "@" in parts.netloc:
+            raise _refuse("must not hold a user name or password")
         if parts.scheme == loopback_only and not is_loopback(host):
             raise _refuse(f"{loopback_only}:// is accepted for loopback only, use {loopback_only}s://")
         return value
@@ -166,8 +170,8 @@ class Settings(BaseSettings):
     )
 
     # the cache
-    redis_url: Annotated[Secret, BeforeValidator(_secret), _url("redis", "rediss", "unix")] | None = setting(
-        None, "Redis or Valkey; may hold a password.", unit="URL"
+    redis_url: Annotated[Secret, BeforeValidator(_secret), _url("redis", "rediss", "unix", secret=True)] | None = (
+        setting(None, "Redis or Valkey; may hold a password.", unit="URL")
     )
     redis_host: str | None = setting(None, "Redis host, instead of REDIS_URL.", unit="host")
     redis_port: int = setting(6379, "Redis port, with REDIS_HOST.", unit="port", ge=1, le=65535)
@@ -329,9 +333,10 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """Every secret in the settings, for redaction."""
+        """Every secret in the settings, for redaction; of a URL also the password in it."""
         values = [getattr(self, name) for name in type(self).model_fields]
-        return tuple(value for value in values if isinstance(value, Secret))
+        found = [value for value in values if isinstance(value, Secret)]
+        return (*found, *(Secret(word) for value in found for word in _passwords(value.reveal())))
 
 
 def on_platform(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -344,13 +349,22 @@ def load_settings(env_file: str | Path | None = ENV_FILE) -> Settings:
     platform = on_platform()
     env_file = None if platform else env_file
     try:
-        given = {**dotenv_values(env_file), **os.environ} if env_file else os.environ
+        given = {**dotenv_values(env_file, encoding=ENV_ENCODING), **os.environ} if env_file else os.environ
         ignored = tuple(name for name in LATER_VARIABLES if given.get(name))
-        return Settings(_env_file=env_file, paas=platform, later_ignored=ignored)
+        return Settings(_env_file=env_file, _env_file_encoding=ENV_ENCODING, paas=platform, later_ignored=ignored)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_line(each) for each in error.errors(include_url=False))) from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{env_file}: is not UTF-8 text") from None
+
+
+def _passwords(text: str) -> set[str]:
+    """The password of a URL, as it stands there and decoded; nothing when the text is no URL with one."""
+    try:
+        password = urlsplit(text).password
+    except ValueError:
+        return set()
+    return {password, unquote(password)} if password else set()
 
 
 def _line(error: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dotenv import dotenv_values
 
-from bridge.config import ENV_FILE, ApiKeyEntry, Settings
+from bridge.config import ENV_ENCODING, ENV_FILE, ApiKeyEntry, Settings
 from core.user_key import UserKeyMode
 
 
@@ -32,7 +32,8 @@ class SettingInfo:
 
 def describe(settings: Settings, env_file: str | Path | None = ENV_FILE) -> list[SettingInfo]:
     """All variables with type, default, unit, where the present value comes from, and that value; secrets as ***."""
-    in_file = {} if settings.paas or env_file is None else {k.upper(): v for k, v in dotenv_values(env_file).items()}
+    values = {} if settings.paas or env_file is None else dotenv_values(env_file, encoding=ENV_ENCODING)
+    in_file = {name.upper(): value for name, value in values.items()}
     in_environment = {name.upper(): value for name, value in os.environ.items()}
     rows = []
     for field_name, field in Settings.model_fields.items():

@@ -103,6 +103,8 @@ def test_redis_is_the_store_when_it_is_configured(monkeypatch: pytest.MonkeyPatc
         ({"CTRADER_DEMO_URL": "ws://demo.example.com"}, "CTRADER_DEMO_URL"),
         ({"CTRADER_LIVE_URL": "https://live.example.com"}, "CTRADER_LIVE_URL"),
         ({"CTRADER_TOKEN_URL": "http://example.com"}, "CTRADER_TOKEN_URL"),
+        ({"CTRADER_LIVE_URL": "wss://canary:canary@live.example.com"}, "CTRADER_LIVE_URL"),
+        ({"PUBLIC_URL": "https://canary@app.example.com"}, "PUBLIC_URL"),
         ({"CTRADER_CLIENT_ID": "x"}, "CTRADER_CLIENT_SECRET"),
         ({"CTRADER_REQUESTS_PER_SECOND": "0"}, "CTRADER_REQUESTS_PER_SECOND"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
@@ -138,7 +140,7 @@ def test_a_store_of_a_later_version_is_no_error_when_others_are_named(monkeypatc
 
 def test_the_file_is_read_in_development_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     path = tmp_path / ".env"
-    path.write_text("PORT=4000\nLOG_LEVEL=debug\nLEASE_TTL=15\nUNRELATED=1\n")
+    path.write_bytes(b"\xef\xbb\xbfLEASE_TTL=15\r\nPORT=4000\r\nLOG_LEVEL=debug\r\nUNRELATED=1\r\n")  # some editors do
     monkeypatch.setenv("PORT", "5000")
     settings = load_settings(path)
     assert (settings.port, settings.log_level, settings.later_ignored) == (5000, "DEBUG", ("LEASE_TTL",))
@@ -168,6 +170,11 @@ def test_the_table_names_every_variable_and_shows_no_secret(monkeypatch: pytest.
     names = {row.name for row in rows}
     assert {"PORT", "REDIS_URL", "CTRADER_DEMO_URL", "DRAIN_SECONDS"} <= names
     assert not {"DATABASE_URL", "PAAS", "JWKS_URL"} & names
+
+
+def test_the_password_in_a_url_is_a_secret_by_itself(monkeypatch: pytest.MonkeyPatch):
+    secrets = load(monkeypatch, REDIS_URL="redis://user:can%40ary-1@h:1/0").secrets
+    assert {secret.reveal() for secret in secrets} == {"redis://user:can%40ary-1@h:1/0", "can%40ary-1", "can@ary-1"}
 
 
 def test_the_example_file_has_every_variable_and_is_valid(monkeypatch: pytest.MonkeyPatch):
