@@ -16,16 +16,18 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import aiohttp
-import orjson
 
 from bridge.cache.store import Store
 from bridge.config import Settings
+from bridge.credentials.disk import read_if_changed
+from bridge.credentials.parsing import parse
 from bridge.runtime.clock import Clock
-from core.errors import BridgeError
+from core.errors import BridgeError, InvalidInput
 
 STEP_S = 5.0
 SKEW_MS = 2000  # beyond this, freshness as readers judge it is off
 FILES_WANTED = 4096
+OTHERS = 0o077  # permissions of everybody but the owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +102,18 @@ class Doctor:
             advice = "set BRIDGE_CREDENTIALS_FILE; this version takes users' credentials from there"
             return [Finding(what, None, "not set", advice)]
         try:
-            users = orjson.loads(path.read_bytes()).get("users")
-        except (OSError, ValueError, AttributeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is not the expected JSON"
-            return [Finding(what, False, f"{path}: {reason}", "make it readable, in the form README shows")]
-        if not isinstance(users, dict):
-            return [Finding(what, False, f"{path}: no object named users", "write it in the form README shows")]
+            read = read_if_changed(path, None)
+            users = parse(read.data).users
+        except OSError as error:
+            return [Finding(what, False, f"{path}: {error.strerror}", "make it readable, in the form README shows")]
+        except InvalidInput as error:
+            return [Finding(what, False, f"{path}: {error}", "write it in the form README shows")]
         writable = _writable(path)
         advice = "" if writable else "make file and folder writable, or tokens cannot be refreshed"
-        return [Finding(what, writable or None, f"{len(users)} user(s){'' if writable else ', not writable'}", advice)]
+        found = Finding(what, writable or None, f"{len(users)} user(s){'' if writable else ', not writable'}", advice)
+        if not read.mode & OTHERS:
+            return [found]
+        return [found, Finding(what, None, "other users of this machine may read or change it", f"chmod 600 {path}")]
 
     async def _stores_answer(self) -> list[Finding]:
         findings = []

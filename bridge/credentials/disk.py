@@ -6,6 +6,7 @@ content is complete and synced under another name before it takes the file's nam
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -31,6 +32,8 @@ class FileRead:
 def read_if_changed(path: Path, known: FileRead | None) -> FileRead:
     """Read the file, unless it is still the one that is known; at most one byte beyond SIZE_CAP. Raises OSError."""
     found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a pipe would keep the reading thread for ever
+        raise OSError(errno.EINVAL, "it is not an ordinary file")
     if known is not None and _same(known, found):
         return known
     with path.open("rb") as file:

@@ -112,6 +112,10 @@ async def test_doctor_is_content_with_a_working_system_and_says_what_to_do_other
         assert await process.ended(within_s=30) == 0, process.output
         assert process.stdout[-1] == "all is well"
         assert any("clock against redis" in line for line in process.stdout)
+    (tmp_path / "credentials.json").chmod(0o640)
+    async with bridge_process("doctor", env=env) as process:
+        assert await process.ended(within_s=30) == 0, process.output
+        assert any("do: chmod 600" in line for line in process.stdout)
     broken = {
         **env,
         "REDIS_URL": "redis://:canary-password@127.0.0.1:1/0",

@@ -236,6 +236,20 @@ async def test_missing_file_is_unavailable_and_comes_back(world: World) -> None:
         await world.get()
 
 
+async def test_pipe_and_folder_are_unavailable_and_keep_nobody_waiting(world: World) -> None:
+    world.path.unlink()
+    os.mkfifo(world.path)
+    with pytest.raises(Unavailable, match="not an ordinary file"):
+        await world.get()
+    world.path.unlink()
+    world.path.mkdir()
+    with pytest.raises(Unavailable, match="not an ordinary file"):
+        await world.get()
+    world.path.rmdir()
+    world.write()
+    assert token(await world.get()) == "user-1-a"
+
+
 async def test_change_in_place_is_seen(world: World) -> None:
     await world.get()
     changed = world.path.read_text().replace("user-1-a", "user-1-b")
