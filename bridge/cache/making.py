@@ -18,6 +18,7 @@ from bridge.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 SLICE = 50  # records made between two turns of the loop: about a millisecond
+CLOCK_GRAIN_MS = 1000  # smaller steps back are rounding and slewing
 
 Made = tuple[Entry, list[Write]]
 
@@ -66,12 +67,15 @@ class RecordMaker:
         return record.document
 
     def would_extend(self, entry: Entry) -> bool:
-        """True when a record made now would stay fresh longer than the one written."""
+        """True when a record made now would stay fresh longer than the one written, or must not stay fresh as long:
+        the wall clock was set back, and what was written would look fresh by so much too long.
+        """
         try:
             after = stale_after_ms(entry.source.reading())
         except Exception:  # noqa: BLE001 - last resort, as above: making the record will count and log it
             return True
-        return after is not None and (entry.stale_after_ms is None or after > entry.stale_after_ms)
+        written = entry.stale_after_ms
+        return after is not None and (written is None or after > written or after < written - CLOCK_GRAIN_MS)
 
 
 def shown(key: str) -> str:

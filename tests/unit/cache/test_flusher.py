@@ -286,6 +286,17 @@ async def test_nothing_is_written_when_the_broker_was_not_heard_again(
     assert entry.version == 1
 
 
+async def test_a_record_is_written_anew_when_the_wall_clock_was_set_back(
+    flusher: Flusher, store: FakeStore, clock: LoopClock
+) -> None:
+    [entry], [source] = register(flusher, 1)
+    await asyncio.sleep(1)
+    source.as_of_ms = clock.now_ms() - 3_600_000  # heard just now, by a clock that is an hour behind
+    await asyncio.sleep(10)
+    assert store.document(entry.keys[0])["staleAfter"] == source.as_of_ms + 10_000
+    assert len(store.flushes) == 2
+
+
 async def test_a_record_that_is_not_live_is_not_renewed(flusher: Flusher, store: FakeStore, clock: LoopClock) -> None:
     [entry], [source] = register(flusher, 1)
     await asyncio.sleep(1)
