@@ -52,9 +52,11 @@ def on_core(number: int) -> Iterator[None]:
 
 def collect_as_served() -> None:
     """Set the garbage collector as a serving process does, once everything is built."""
+    from bridge.app import GC_THRESHOLDS
+
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 class LoopLag:
