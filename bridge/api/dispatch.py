@@ -36,6 +36,7 @@ ADDRESS_RATE = 20.0
 MOST_PARAMETERS = 16
 PROBLEM_JSON = "application/problem+json"
 _ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match"
+_SAID_ONCE = ("Authorization", "X-User-Id", "Origin")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -97,6 +98,7 @@ class Dispatcher:
         if self.in_work > AT_ONCE and not path.startswith("/health"):
             raise Problem("overloaded", "too many requests at once", headers=retry_after(1))
         self._check_host(request)
+        _check_once(request)
         caller = await self._resolver.resolve(request.headers, request.remote)
         self._check_rate(caller)
         methods, user_key = self._router.find(path)
@@ -194,6 +196,13 @@ def _response(reply: Reply) -> web.Response:
         headers["Content-Security-Policy"] = _PAGE_POLICY
     body = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
     return web.Response(status=reply.status, body=body or None, headers=headers)
+
+
+def _check_once(request: BaseRequest) -> None:
+    """Who calls and for whom is said once: of two, whoever stands before us may have checked the other one."""
+    for name in _SAID_ONCE:
+        if len(request.headers.getall(name, ())) > 1:
+            raise Problem("bad-request", f"the header {name} is given twice")
 
 
 def _allowed(methods: Mapping[str, Route]) -> list[str]:

@@ -7,6 +7,7 @@ from bridge.api.dispatch import Policy
 from bridge.api.handlers import Handlers
 from bridge.api.routes import ROUTES, Route
 from tests.support.fake_services import APP_KEY, BOTH_KEY, OPS_KEY, Api, FakeUsers, running_api, user_key
+from tests.support.raw_http import exchange
 
 FORGED = {
     "nobody": {},
@@ -95,6 +96,15 @@ async def test_a_user_acts_for_themself_only_when_their_token_is_verified():
                 assert answer.status == 403
         async with api.request("GET", "/account", "user.u1.forged") as answer:
             assert answer.status == 401
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-User-Id", "Origin"])
+async def test_a_request_is_refused_when_it_says_twice_who_calls_or_for_whom(api: Api, name: str):
+    said = {"Authorization": [f"Bearer {APP_KEY}"], "X-User-Id": ["user-1"], "Origin": []}
+    said[name] = ["null", "https://app.example"] if name == "Origin" else [*said[name], f"Bearer {OPS_KEY}"]
+    lines = "".join(f"{each}: {value}\r\n" for each, values in said.items() for value in values)
+    answer = await exchange(api.port, f"GET /account HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
+    assert (answer.status, answer.problem) == (400, "urn:pulse-bridge:problem:bad-request")
 
 
 async def test_start_needs_a_user_when_the_caller_is_the_app(api: Api):
