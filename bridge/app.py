@@ -44,7 +44,7 @@ from bridge.telemetry.logs import setup_logs
 from bridge.telemetry.metrics import FlushTimes, Sources, metrics_page
 from bridge.telemetry.process import CpuMeter, LoopWatch, rss_bytes
 from bridge.telemetry.redaction import REDACTOR
-from core.errors import Unavailable
+from core.errors import BridgeError, Unavailable
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
@@ -329,6 +329,11 @@ async def serve(settings: Settings) -> int:
     handler = setup_logs(settings.log_level, settings.log_format)
     try:
         return await App(settings, dropped_lines=lambda: handler.dropped).run()
+    except BridgeError:
+        raise  # one line for the operator
+    except Exception as error:  # last resort: a bare traceback would show what the log filter cuts
+        log.critical("the process cannot go on", exc_info=error)
+        return CRASHED
     finally:
         handler.close()
 
