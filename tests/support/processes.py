@@ -41,6 +41,10 @@ class BridgeProcess:
         """Everything it said, for the message of a failed assertion."""
         return "\n".join(["-- stdout", *self.stdout[-200:], "-- stderr", *self.stderr[-200:]])
 
+    def lines(self, text: str) -> int:
+        """How many of its lines so far contain `text`."""
+        return sum(text in line for line in [*self.stdout, *self.stderr])
+
     async def line(self, matches: Callable[[str], object], *, within_s: float = 20.0) -> str:
         """The first line, of stdout or stderr, that `matches` accepts. AssertionError when it ends or is late."""
         try:
@@ -104,13 +108,15 @@ class BridgeProcess:
 
 
 @asynccontextmanager
-async def bridge_process(*arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[BridgeProcess]:
-    """Run `python -m bridge <arguments>` from the root of the checkout until the block ends."""
+async def bridge_process(
+    *arguments: str, env: Mapping[str, str] | None = None, module: str = "bridge"
+) -> AsyncIterator[BridgeProcess]:
+    """Run `python -m bridge <arguments>` (or another module) from the root of the checkout until the block ends."""
     clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "bridge",
+        module,
         *arguments,
         cwd=ROOT,
         env={**clean, "PYTHONUNBUFFERED": "1", **(env or {})},

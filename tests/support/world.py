@@ -116,6 +116,7 @@ async def running_world(
     requests_per_second: int = 500,
     simulator_arguments: Sequence[str] = (),
     bridge_env: Mapping[str, str] | None = None,
+    bridge_module: str = "bridge",
 ) -> AsyncIterator[World]:
     """Start everything and stop it again. The bridge keeps to 90 % of the broker's limit, as in production."""
     async with AsyncExitStack() as stack:
@@ -151,6 +152,7 @@ async def running_world(
                     "CTRADER_REQUESTS_PER_SECOND": str(round(requests_per_second * 0.9)),
                     **(bridge_env or {}),
                 },
+                module=bridge_module,
             )
         )
         names = [f"user-{number}" for number in range(1, users + 1)]
