@@ -125,7 +125,8 @@ class FlushPlan:
         self._renew_at(entry, self._next_look(now))
 
     def _next_look(self, now: float) -> float:
-        return (math.floor(now / self._grid_s) + 1) * self._grid_s
+        at = (math.floor(now / self._grid_s) + 1) * self._grid_s
+        return at if at > now else at + self._grid_s  # rounding may yield `now` itself, which would never be over
 
     def _renew_at(self, entry: Entry, at: float) -> None:
         """Only the item at `entry.heap_at` counts: a later time needs no push, an earlier one kills the old item."""

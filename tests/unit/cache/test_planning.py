@@ -20,8 +20,10 @@ class Still(Random):
         return (a + b) / 2
 
 
-def make_plan(rng: Random | None = None, mode: FlushMode = FlushMode.CHANGED) -> FlushPlan:
-    return FlushPlan(interval_s=INTERVAL_S, mode=mode, rng=rng or Still(), now=0.0)
+def make_plan(
+    rng: Random | None = None, mode: FlushMode = FlushMode.CHANGED, interval_s: float = INTERVAL_S
+) -> FlushPlan:
+    return FlushPlan(interval_s=interval_s, mode=mode, rng=rng or Still(), now=0.0)
 
 
 def make_entries(count: int, keys: int = 1) -> list[Entry]:
@@ -220,6 +222,16 @@ def test_whatever_is_marked_is_taken_exactly_until_it_is_marked_again(steps: lis
     assert set(plan.take(500)) == wanted
     assert plan.take(500) == []
     assert not plan.due
+
+
+def test_a_renewal_put_off_is_not_due_at_once_when_rounding_favours_now() -> None:
+    """31 x 0.075 s divides back to less than 31: the next look must still lie ahead, or the loop never ends."""
+    plan = make_plan(interval_s=0.3)
+    [entry] = make_entries(1)
+    now = 31 * (0.3 / RENEWALS_PER_INTERVAL)
+    plan.renew_later(entry, now)
+    assert plan.renewals(now, 500) == []
+    assert plan.wake_at() > now
 
 
 def test_the_renewal_heap_stays_small_when_horizons_flip_for_days() -> None:
