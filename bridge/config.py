@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -349,6 +350,7 @@ def load_settings(env_file: str | Path | None = ENV_FILE) -> Settings:
     platform = on_platform()
     env_file = None if platform else env_file
     try:
+        _check_lines(env_file)
         given = {**dotenv_values(env_file, encoding=ENV_ENCODING), **os.environ} if env_file else os.environ
         ignored = tuple(name for name in LATER_VARIABLES if given.get(name))
         return Settings(_env_file=env_file, _env_file_encoding=ENV_ENCODING, paas=platform, later_ignored=ignored)
@@ -356,6 +358,18 @@ def load_settings(env_file: str | Path | None = ENV_FILE) -> Settings:
         raise ConfigurationError("; ".join(_line(each) for each in error.errors(include_url=False))) from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{env_file}: is not UTF-8 text") from None
+
+
+def _check_lines(env_file: str | Path | None) -> None:
+    """Raise ConfigurationError for a line that the reader of the file would leave out with its setting."""
+    path = None if env_file is None else Path(env_file)
+    if path is None or not path.is_file():
+        return
+    with path.open(encoding=ENV_ENCODING) as file:
+        wrong = next((each.original for each in parse_stream(file) if each.error), None)
+    if wrong is not None:
+        blank = wrong.string[: -len(wrong.string.lstrip())].count("\n")  # lines that it begins with
+        raise ConfigurationError(f"{env_file}: line {wrong.line + blank} is not NAME=value")
 
 
 def _passwords(text: str) -> set[str]:

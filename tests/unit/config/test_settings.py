@@ -152,6 +152,18 @@ def test_the_file_is_read_in_development_and_the_environment_wins(monkeypatch: p
     assert load_settings(path).log_level == "INFO"  # not on a platform
 
 
+@pytest.mark.parametrize(
+    ("text", "line"), [("PORT=1\n# fine\n\nthis is not a setting\n", 4), ('API_KEYS="canary\nPORT=1\n', 1)]
+)
+def test_a_line_of_the_file_that_cannot_be_read_stops_the_start(tmp_path: Path, text: str, line: int):
+    path = tmp_path / ".env"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(path)
+    assert f"line {line} is not NAME=value" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
 def test_the_table_names_every_variable_and_shows_no_secret(monkeypatch: pytest.MonkeyPatch):
     settings = load(
         monkeypatch,
