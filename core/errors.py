@@ -7,8 +7,7 @@
     ├── Conflict             the request contradicts the present state; ask the caller to choose
     ├── Unavailable          temporary; retry later (optionally after a number of seconds)
     ├── ProtocolViolation    a peer sent what it must not; drop the data, reconcile
-    ├── InDoubt              sent, outcome unknown; ask the broker, never resend
-    └── StaleOwnership       somebody owns this under a higher fence; stop acting
+    └── InDoubt              sent, outcome unknown; ask the broker, never resend
 
 Broker faults (what a broker refused and what that means for a session) are in
 `bridge.brokers.base`; they derive from BridgeError too.
@@ -55,7 +54,3 @@ class ProtocolViolation(BridgeError):
 
 class InDoubt(BridgeError):
     """A request was sent and its outcome is unknown."""
-
-
-class StaleOwnership(BridgeError):
-    """A higher fence exists; the caller no longer owns what it tried to write."""

@@ -62,7 +62,7 @@ class MarginChanged:
 
 @dataclass(frozen=True, slots=True)
 class StopLossMoved:
-    """A trailing stop was moved by the broker. `at_ms` 0 when the broker gives no time."""
+    """A trailing stop was moved by the broker."""
 
     position_id: str
     stop_loss: Decimal

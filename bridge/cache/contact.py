@@ -28,7 +28,6 @@ class Contact:
         self.state = "connecting"
         self.failures = 0
         self.refused = 0
-        self.records = 0
         self.last_flush_at_ms: int | None = None
         self.last_flush_ms: float | None = None
         self.heard_at = float("-inf")  # monotonic s of the last answer
@@ -42,10 +41,9 @@ class Contact:
             log.info("store recovered", extra={"store": self.store.name, "failures": self.failures})
         self.state = "up" if self.store.capabilities.fenced else "unfenced"
 
-    def flushed(self, *, records: int, seconds: float, now: float, now_ms: int) -> None:
+    def flushed(self, *, seconds: float, now: float, now_ms: int) -> None:
         """A chunk was answered."""
         self.answered(now)
-        self.records += records
         self.last_flush_at_ms = now_ms
         self.last_flush_ms = round(seconds * 1000, 3)
 

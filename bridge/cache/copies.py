@@ -116,7 +116,7 @@ class Copy:
         finally:
             self._in_flight = 0
         now = self._clock.monotonic()
-        self.contact.flushed(records=len(chunk), seconds=now - began, now=now, now_ms=self._clock.now_ms())
+        self.contact.flushed(seconds=now - began, now=now, now_ms=self._clock.now_ms())
         if self._observer is not None:
             self._observer.flushed(self.contact.store.name, len(chunk), now - began)
         self._look_for_loss()

@@ -176,8 +176,3 @@ class FlushPlan:
                 taken.append(entry)
         self._urgent_at = None
         return taken
-
-    @property
-    def due(self) -> bool:
-        """True while a pass has something left to take."""
-        return bool(self._urgent or self._due)

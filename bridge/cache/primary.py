@@ -33,7 +33,7 @@ class Primary:
         async with asyncio.timeout(CHUNK_DEADLINE_S):
             refusals = await self.contact.store.write(writes)
         now = self._clock.monotonic()
-        self.contact.flushed(records=len(writes), seconds=now - began, now=now, now_ms=self._clock.now_ms())
+        self.contact.flushed(seconds=now - began, now=now, now_ms=self._clock.now_ms())
         if self._observer is not None:
             self._observer.flushed(self.contact.store.name, len(writes), now - began)
         return refusals

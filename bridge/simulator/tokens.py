@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-USED_UP = "Access denied"
-
 
 @dataclass(slots=True)
 class Grant:

@@ -66,9 +66,6 @@ class FlushTimes:
         self.seconds.setdefault(store, Histogram()).observe(seconds)
         self.records[store] = self.records.get(store, 0) + records
 
-    def written(self, writes: Sequence[object]) -> None:
-        """Records were accepted; counted by store already."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sources:

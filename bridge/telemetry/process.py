@@ -73,11 +73,6 @@ class LoopWatch:
         self.stalls = 0
         self.beats = 0
 
-    @property
-    def beaten_at(self) -> float:
-        """Monotonic seconds of the last beat."""
-        return self._beaten_at
-
     def lag_s(self) -> float:
         """The worst lag of the last minute, in seconds."""
         return max(self._lags, default=0.0)

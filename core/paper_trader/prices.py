@@ -27,7 +27,7 @@ class RandomWalk:
     """A price that takes a symmetric random step of up to `step_points` each time, with a constant spread.
 
     It is pulled back to where it began once it strays by more than `range_points`, so that a long simulation stays in a
-    sane region. `jump(points)` makes a gap. The same generator state gives the same prices.
+    sane region. The same generator state gives the same prices.
     """
 
     def __init__(
@@ -56,12 +56,6 @@ class RandomWalk:
         if abs(astray) > self._range:
             move = -abs(move) if astray > 0 else abs(move)
         self._points = max(1, self._points + move)
-        return self.prices()
-
-    def jump(self, points: int) -> tuple[Decimal, Decimal]:
-        """Gap by that many points and make the new place home; (bid, ask)."""
-        self._points = max(1, self._points + points)
-        self._home = self._points
         return self.prices()
 
     def prices(self) -> tuple[Decimal, Decimal]:

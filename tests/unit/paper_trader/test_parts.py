@@ -129,12 +129,6 @@ def test_random_walk_repeats_for_a_seed_and_stays_near_home() -> None:
         assert abs(bid - dec("1.1")) <= dec("0.00053")
 
 
-def test_jump_makes_a_gap_and_a_new_home() -> None:
-    walk = RandomWalk(random.Random(1), bid=dec("1.10000"), price_digits=5, spread_points=2)
-    assert walk.jump(-500) == (dec("1.09500"), dec("1.09502"))
-    assert walk.prices() == (dec("1.09500"), dec("1.09502"))
-
-
 def test_random_walk_refuses_a_start_that_could_reach_zero() -> None:
     with pytest.raises(InvalidInput):
         RandomWalk(random.Random(1), bid=dec("0.005"), price_digits=5, range_points=1000)
