@@ -219,12 +219,13 @@ class App:
             brokers={name: broker.metrics for name, broker in self._brokers.items()},
             flusher=self._flusher.metrics,
             flush_times=times,
+            stores=self._flusher.health,
             tiers=self._reader.stats,
             http=lambda: self._api.dispatcher.answers,
             dropped_lines=dropped_lines,
+            loop_stalls=lambda: self._watch.stalls,
             gauges={
                 "loop_lag_seconds": self._watch.lag_s,
-                "loop_stalls": lambda: self._watch.stalls,
                 "http_connections": lambda: len(self._api.connections or ()),
             },
         )

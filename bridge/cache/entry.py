@@ -59,7 +59,7 @@ class StoreHealth:
 
     `role`: "primary" or "copy". `state`: "connecting" before the first answer, then "up" or "down"; "unfenced" is up
     without a compare in the store. Times Unix ms. `dirty`: records this store still has to get. `failures`: attempts
-    that failed since start. `refused`: records refused by this store under a higher fence.
+    that failed since start. `refused`: records that a copy refused under a higher fence.
     """
 
     role: str

@@ -52,6 +52,16 @@ class TierCounters(Protocol):
     hits: int
     misses: int
     evictions: int
+    failures: int
+
+
+class StoreCounters(Protocol):
+    """What the flusher counts of one store."""
+
+    @property
+    def failures(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
 
 
 class FlushTimes:
@@ -75,9 +85,11 @@ class Sources:
     brokers: Mapping[str, Callable[[], Mapping[str, float]]]
     flusher: Callable[[], Mapping[str, float]]
     flush_times: FlushTimes
+    stores: Callable[[], Mapping[str, StoreCounters]]
     tiers: Callable[[], Mapping[str, TierCounters]]
     http: Callable[[], Mapping[int, int]]
     dropped_lines: Callable[[], int]
+    loop_stalls: Callable[[], int]
     gauges: Mapping[str, Callable[[], float]]
 
 
@@ -136,17 +148,29 @@ class BridgeCollector(Collector):
         yield _plain_counter("records_made", "Records made for a flush.", flusher.get("records_made", 0))
         yield _plain_counter("record_failures", "Records that could not be made.", flusher.get("record_failures", 0))
         yield _plain_counter("fenced", "Sessions refused under a higher fence.", flusher.get("fenced", 0))
+        stores = self._sources.stores()
+        failures = {name: store.failures for name, store in stores.items()}
+        yield _counter("store_failures", "Attempts at a store that failed.", "store", failures)
+        refused = {name: store.refused for name, store in stores.items()}
+        yield _counter("store_refusals", "Records a copy held under a higher fence.", "store", refused)
+        yield from self._tiers()
+
+    def _tiers(self) -> Iterator[Metric]:
         tiers = self._sources.tiers()
         yield _counter("cache_hits", "Reads served.", "tier", {name: tier.hits for name, tier in tiers.items()})
         yield _counter("cache_misses", "Reads not served.", "tier", {name: tier.misses for name, tier in tiers.items()})
         evictions = {name: tier.evictions for name, tier in tiers.items()}
         yield _counter("cache_evictions", "Records dropped from a tier.", "tier", evictions)
+        failures = {name: tier.failures for name, tier in tiers.items()}
+        yield _counter("cache_failures", "Reads that a store did not answer.", "tier", failures)
 
     def _process(self) -> Iterator[Metric]:
         for name, read in self._sources.gauges.items():
             yield GaugeMetricFamily(f"bridge_{name}", name.replace("_", " ").capitalize() + ".", value=read())
         answers = {str(status): number for status, number in self._sources.http().items()}
         yield _counter("http_answers", "Answers of the HTTP API.", "status", answers)
+        stalls = self._sources.loop_stalls()
+        yield _plain_counter("loop_stalls", "Times the event loop stood still for more than a second.", stalls)
         dropped = self._sources.dropped_lines()
         yield _plain_counter("log_lines_dropped", "Log lines nobody took in time.", dropped)
 

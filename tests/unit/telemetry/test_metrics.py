@@ -29,6 +29,13 @@ class Tier:
     hits: int = 5
     misses: int = 6
     evictions: int = 7
+    failures: int = 8
+
+
+@dataclass
+class Store:
+    failures: int = 2
+    refused: int = 3
 
 
 def page(flush_times: FlushTimes) -> dict:
@@ -39,9 +46,11 @@ def page(flush_times: FlushTimes) -> dict:
         brokers={"sim": lambda: broker},
         flusher=lambda: {"record_age_s": 1.25, "records_made": 4, "fenced": 0},
         flush_times=flush_times,
+        stores=lambda: {"redis": Store()},
         tiers=lambda: {"memory": Tier()},
         http=lambda: {200: 12},
         dropped_lines=lambda: 3,
+        loop_stalls=lambda: 4,
         gauges={"loop_lag_seconds": lambda: 0.5},
     )
     text = metrics_page(sources)().decode()
@@ -71,7 +80,11 @@ def test_every_agreed_name_is_there():
     assert samples["bridge_record_age_seconds",] == 1.25
     assert samples["bridge_cache_hits_total", ("tier", "memory")] == 5
     assert samples["bridge_cache_misses_total", ("tier", "memory")] == 6
+    assert samples["bridge_cache_failures_total", ("tier", "memory")] == 8
+    assert samples["bridge_store_failures_total", ("store", "redis")] == 2
+    assert samples["bridge_store_refusals_total", ("store", "redis")] == 3
     assert samples["bridge_loop_lag_seconds",] == 0.5
+    assert samples["bridge_loop_stalls_total",] == 4
     assert samples["bridge_http_answers_total", ("status", "200")] == 12
     assert samples["bridge_log_lines_dropped_total",] == 3
     assert ("process_resident_memory_bytes",) in samples
