@@ -83,7 +83,6 @@ def make_record(reading: Reading, *, fence: int, version: int, now_ms: int) -> R
     Positions, orders and the totals are null as long as no snapshot was ever read.
     """
     stale_after = stale_after_ms(reading)
-    reason = reading.reason
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "broker": reading.broker,
@@ -99,7 +98,6 @@ def make_record(reading: Reading, *, fence: int, version: int, now_ms: int) -> R
         "_cache": True,
         "_cacheTimestamp": now_ms,
     }
-    document["reason"] = None if reason is None else {"code": reason.code.value, "message": reason.message}
     return Record(orjson.dumps(document), stale_after, reading.status is RecordStatus.LIVE)
 
 
@@ -107,13 +105,14 @@ def _account(reading: Reading) -> dict[str, Any]:
     """The fields from `login` to `orders`; everything null that was never read."""
     mirror = reading.mirror
     status = reading.status.value
+    reason = reading.reason and {"code": reading.reason.code.value, "message": reading.reason.message}
     if mirror is None:
         return {
             "login": None,
             "brokerTitle": None,
             "canTrade": None,
             "status": status,
-            "reason": None,
+            "reason": reason,
             "currency": None,
             "moneyDigits": None,
             "leverage": None,
@@ -125,7 +124,7 @@ def _account(reading: Reading) -> dict[str, Any]:
         "brokerTitle": mirror.broker_title,
         "canTrade": mirror.can_trade,
         "status": status,
-        "reason": None,
+        "reason": reason,
         "currency": mirror.currency,
         "moneyDigits": None if mirror.currency is None else mirror.money_digits,
         "leverage": json_number(mirror.leverage),
