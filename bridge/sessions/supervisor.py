@@ -191,6 +191,9 @@ class Supervisor:
 
     def _repair(self, session: Session) -> None:
         """Whatever went wrong with a session, leave it with something that brings it back."""
+        if session.task is None:  # its task did not even start, so nobody else gives back the slot it was given
+            self.machine.logins.finished(session.lane, session)
+            self.machine.reconciles.finished(session.lane, session)
         if (session.state, Event.RETRY_LATER) in TRANSITIONS:
             self._failing.fail(session, reactions.internal_error(), asked=False)
             self.machine.log_out(session)

@@ -3,12 +3,17 @@
 import asyncio
 import logging
 from random import Random
+from typing import Any
 
 import pytest
 
-from bridge.brokers.base import BrokerFault, FaultKind, ReasonCode
+from bridge.brokers.base import AccountSession, BrokerFault, FaultKind, ReasonCode
+from bridge.cache.entry import Entry
+from bridge.sessions import work
 from bridge.sessions.reactions import react
-from bridge.sessions.states import Event
+from bridge.sessions.reconciling import AT_ONCE
+from bridge.sessions.session import Session
+from bridge.sessions.states import Event, State
 from core.errors import InvalidInput, Unavailable
 from tests.support.fake_broker import credential, fault
 from tests.unit.sessions.world import World, settle, stranded
@@ -232,6 +237,41 @@ async def test_trouble_with_stored_credentials_is_named_when_it_appears_after_th
     world.credentials.put("u", credential("u"))
     await world.start()
     assert (await world.service.wait(world.view(), 10)).state == "live"
+
+
+async def test_a_login_slot_is_given_back_when_the_login_could_not_even_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(slots=1) as world:
+        mark, mistakes = world.recorder.mark, [LookupError("a mistake of ours")]
+
+        def broken(entry: Entry, *, urgent: bool = False) -> None:
+            if mistakes and world.row().state is State.CONNECTING:
+                raise mistakes.pop()
+            mark(entry, urgent=urgent)
+
+        monkeypatch.setattr(world.recorder, "mark", broken)
+        view = await world.start()
+        assert (await world.service.wait(view, 30)).state == "live"
+        assert mistakes == []
+        await world.live("v")
+
+
+async def test_reconciles_go_on_when_some_could_not_even_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World() as world:
+        world.broker.reconcile_every_s = 10.0
+        for number in range(AT_ONCE):
+            await world.live(f"u{number}")
+        start, failed = work.reconcile, set[Session]()
+
+        def broken(session: Session, account: AccountSession) -> Any:
+            if session not in failed:
+                failed.add(session)
+                raise LookupError("a mistake of ours")
+            return start(session, account)
+
+        monkeypatch.setattr(work, "reconcile", broken)
+        await _sleep(600)
+        assert len(failed) == AT_ONCE
+        assert world.service.metrics().reconciles["ok"] > 0
 
 
 async def test_supervisors_own_mistake_costs_one_session_a_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
