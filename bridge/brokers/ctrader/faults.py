@@ -6,6 +6,7 @@ unknown one is transient and counted by the caller. Pure: no clock but the one p
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode
@@ -17,8 +18,10 @@ ALREADY_LOGGED_IN = "ALREADY_LOGGED_IN"
 ALREADY_AUTHENTICATED = "CH_CLIENT_ALREADY_AUTHENTICATED"
 ALREADY_SUBSCRIBED = "ALREADY_SUBSCRIBED"
 BLOCKED_PAYLOAD_TYPE = "BLOCKED_PAYLOAD_TYPE"
+UNREADABLE_CODE = "UNREADABLE"  # shown instead of what is not a code: it reaches logs and /explain
 NO_SUCH_SYMBOL = frozenset({"SYMBOL_NOT_FOUND", "UNKNOWN_SYMBOL"})
 
+_CODE = re.compile("[A-Z0-9_]{1,64}")
 _ERROR = (FaultKind.TRANSIENT, ReasonCode.BROKER_ERROR, "The broker refused a request for now; it is tried again.")
 _ROUTE = (FaultKind.TRANSIENT, ReasonCode.BROKER_ERROR, "The broker's own server cannot be reached; it is tried again.")
 _ACCOUNT = (FaultKind.ACCOUNT_AUTH_LOST, ReasonCode.ACCOUNT_SESSION_ENDED, "The broker ended this account's session.")
@@ -148,7 +151,8 @@ def fault_of(refusal: Refusal, now_ms: int) -> BrokerFault:
         retry_after_s = (refusal.maintenance_end_ms - now_ms) / 1000
     if code is ReasonCode.RATE_LIMITED:
         retry_after_s = max(1.0, retry_after_s or 1.0)
-    return BrokerFault(kind, Reason(code, message), retry_after_s=retry_after_s, broker_code=refusal.code[:64])
+    shown = refusal.code if _CODE.fullmatch(refusal.code) else UNREADABLE_CODE
+    return BrokerFault(kind, Reason(code, message), retry_after_s=retry_after_s, broker_code=shown)
 
 
 def refused_refresh(fault: BrokerFault) -> BrokerFault:

@@ -124,3 +124,9 @@ def test_refusal_is_readable_when_its_text_is_not_utf8() -> None:
 def test_refusal_without_a_code_is_a_violation() -> None:
     with pytest.raises(ProtocolViolation):
         faults.read_refusal(codec.OA_ERROR, b"")
+
+
+@pytest.mark.parametrize("code", ["<b>", "a b", "Bearer sim-access-1", "X" * 65, "", "É"])
+def test_free_text_is_not_shown_when_it_comes_in_place_of_a_code(code: str) -> None:
+    fault = faults.fault_of(Refusal(code), NOW_MS)
+    assert (fault.kind, fault.broker_code) == (FaultKind.TRANSIENT, "UNREADABLE")
