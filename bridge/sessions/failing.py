@@ -108,6 +108,7 @@ class Failing:
                 cause=_causes(fault),
             )
         )
+        _drop_frames(fault)
         details = {**who(session), "code": code.value, "broker_code": fault.broker_code}
         if fault.kind is FaultKind.FATAL_APP:
             if session.lane not in self._refused_applications:
@@ -127,3 +128,11 @@ def _causes(fault: BrokerFault) -> str | None:
         names.append(type(cause).__name__)
         cause = cause.__cause__
     return " <- ".join(names) or None
+
+
+def _drop_frames(fault: BrokerFault) -> None:
+    """A fault may be remembered for long (grants, shared faults); its frames would keep all that a dead login held."""
+    error: BaseException | None = fault
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -1,7 +1,9 @@
 """What each kind of fault does to a session, at login and while live, in virtual time."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from random import Random
 from typing import Any
 
@@ -272,6 +274,28 @@ async def test_reconciles_go_on_when_some_could_not_even_start(monkeypatch: pyte
         await _sleep(600)
         assert len(failed) == AT_ONCE
         assert world.service.metrics().reconciles["ok"] > 0
+
+
+async def test_nothing_of_a_login_stays_alive_when_its_refusal_is_remembered(world: World) -> None:
+    class Held:
+        """Something large that a login works with."""
+
+    alive: list[weakref.ref[Held]] = []
+
+    async def refuse() -> None:
+        held = Held()
+        alive.append(weakref.ref(held))
+        try:
+            raise OSError("what lies behind it")
+        except OSError as error:
+            raise fault(FaultKind.FATAL_USER, ReasonCode.TOKEN_REVOKED) from error
+
+    world.broker.tell("acc-u", refuse)
+    await world.service.wait(await world.start(), 5)
+    await settle()
+    gc.collect()
+    assert len(world.supervisor.machine.renewals) == 1
+    assert [reference() for reference in alive] == [None]
 
 
 async def test_supervisors_own_mistake_costs_one_session_a_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
