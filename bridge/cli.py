@@ -12,7 +12,8 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 
-from bridge.config import ENV_ENCODING, ENV_FILE, SCOPES, Settings, load_settings
+from bridge.config import Settings, load_settings
+from bridge.config_values import SCOPES
 from core.errors import BridgeError, ConfigurationError
 from core.secret import Secret
 from core.user_key import UserKeyScheme
@@ -100,11 +101,12 @@ def _demo(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
 
 def _keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     from bridge.api.keys import digest_of, new_key
-    from bridge.config import is_key_id
+    from bridge.config import configured_api_key_secret
+    from bridge.config_values import is_key_id
 
     if options.id is not None and not is_key_id(options.id):
         raise ConfigurationError("--id: use up to 64 letters, digits, - and _")
-    configured = _settings_for_keys()
+    configured = configured_api_key_secret()
     secret = configured or Secret(secrets.token_urlsafe(32))
     key_id, key = new_key(options.id)
     scope = f":{options.scope}" if options.scope else ""
@@ -116,18 +118,6 @@ def _keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     print("# add this entry to API_KEYS, separated by a comma from others:")
     print(f"API_KEYS={key_id}{scope}:{digest_of(key.reveal(), secret)}")
     return 0
-
-
-def _settings_for_keys() -> Secret | None:
-    """API_KEY_SECRET, also while the rest of the configuration is not complete yet (API_KEYS is made here)."""
-    import os
-
-    from dotenv import dotenv_values
-
-    value = os.environ.get("API_KEY_SECRET") or dotenv_values(ENV_FILE, encoding=ENV_ENCODING).get("API_KEY_SECRET")
-    if value and len(value) < 32:
-        raise ConfigurationError("API_KEY_SECRET: must have at least 32 characters")
-    return Secret(value) if value else None
 
 
 def _config(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:

@@ -6,21 +6,33 @@ it may be a secret. Invariant: a `Settings` that exists is consistent, the calle
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bridge.config_values import (
+    LOWER_CASE,
+    SECRET_LENGTH,
+    UPPER_CASE,
+    ApiKeys,
+    HttpUrl,
+    LongSecret,
+    Origins,
+    PublicUrl,
+    RedisUrl,
+    SecretText,
+    SocketUrl,
+    Words,
+    is_loopback,
+)
 from core.errors import ConfigurationError
 from core.secret import Secret
 from core.user_key import UserKeyMode
@@ -29,7 +41,6 @@ VERSION = "0.1.0"
 ENV_FILE = ".env"
 ENV_ENCODING = "utf-8-sig"  # some editors begin a file with a mark that would become part of the first name
 PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
-SCOPES = ("app", "ops")
 LATER_VARIABLES = (  # of DESIGN §12; set, they are named at start as not used yet
     *("DATABASE_SESSION_URL", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_KV_TABLE", "JWT_ISSUER"),
     *("JWT_AUDIENCE", "USER_ID_CLAIM", "CACHE_UNLOGGED", "TOKEN_ENCRYPTION_KEYS", "CTRADER_AUTH_URL", "CTRADER_QUOTES"),
@@ -38,115 +49,6 @@ LATER_VARIABLES = (  # of DESIGN §12; set, they are named at start as not used 
 )
 STORES = ("memory", "redis")
 LATER_STORES = ("postgres", "supabase")
-SECRET_LENGTH = 32  # characters, at least
-_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKeyEntry:
-    """One entry of API_KEYS: public id, what it may do, hex HMAC-SHA-256 of the whole key."""
-
-    id: str
-    scopes: frozenset[str]
-    digest: str
-
-
-def _refuse(rule: str) -> PydanticCustomError:
-    return PydanticCustomError("rule", "{rule}", {"rule": rule})
-
-
-def _secret(value: object) -> object:
-    return Secret(value) if isinstance(value, str) else value
-
-
-def _long_secret(value: object) -> object:
-    if isinstance(value, str) and len(value) < SECRET_LENGTH:
-        raise _refuse(f"must have at least {SECRET_LENGTH} characters")
-    return _secret(value)
-
-
-def _words(value: object) -> object:
-    """A list, separated by commas."""
-    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
-
-
-def _lower(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-def _upper(value: object) -> object:
-    return value.strip().upper() if isinstance(value, str) else value
-
-
-def _api_keys(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    entries: dict[str, ApiKeyEntry] = {}
-    for number, text in enumerate((part.strip() for part in value.split(",") if part.strip()), start=1):
-        parts = text.split(":")
-        scopes = (parts[1],) if len(parts) == 3 else SCOPES
-        if len(parts) not in (2, 3) or not _KEY_ID.fullmatch(parts[0]) or not set(scopes) <= set(SCOPES):
-            raise _refuse(f"entry {number} is not id:scope:hash or id:hash with scope app or ops")
-        if not _DIGEST.fullmatch(parts[-1].lower()):
-            raise _refuse(f"entry {number}: the hash must be 64 hex digits (python -m bridge keys new prints an entry)")
-        if parts[0] in entries:
-            raise _refuse(f"entry {number} repeats the id of an earlier entry")
-        entries[parts[0]] = ApiKeyEntry(parts[0], frozenset(scopes), parts[-1].lower())
-    return tuple(entries.values())
-
-
-def _origins(value: object) -> object:
-    words = _words(value)
-    if isinstance(words, tuple) and not all(_ORIGIN.fullmatch(str(word)) for word in words):
-        raise _refuse("must list exact origins such as https://app.example.com, without a path, * or null")
-    return words
-
-
-def _url(*schemes: str, loopback_only: str = "", secret: bool = False) -> BeforeValidator:
-    """A check of scheme and host; `loopback_only` names the scheme that is too weak for any other host. Only a URL that
-    is kept `secret` may hold a user and password: the others are shown."""
-
-    def check(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            parts = urlsplit(value)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise _refuse("is not a URL") from None
-        if parts.scheme not in schemes or not host:
-            raise _refuse(f"must be a URL that begins with {' or '.join(scheme + '://' for scheme in schemes)}")
-        if not secret and "@" in parts.netloc:
-            raise _refuse("must not hold a user name or password")
-        if parts.scheme == loopback_only and not is_loopback(host):
-            raise _refuse(f"{loopback_only}:// is accepted for loopback only, use {loopback_only}s://")
-        return value
-
-    return BeforeValidator(check)
-
-
-def is_key_id(text: str) -> bool:
-    """Whether a text may be the public id of an API key."""
-    return bool(_KEY_ID.fullmatch(text))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-SecretText = Annotated[Secret, BeforeValidator(_secret)]
-LongSecret = Annotated[Secret, BeforeValidator(_long_secret)]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-HttpUrl = Annotated[str, _url("https", "http", loopback_only="http")]
-SocketUrl = Annotated[str, _url("wss", "ws", loopback_only="ws")]
 
 
 def setting(default: Any, description: str, *, unit: str = "", later: str = "", **rules: Any) -> Any:
@@ -166,14 +68,12 @@ class Settings(BaseSettings):
     host: Words = setting(
         (), "Addresses to bind, separated by commas. Empty: all when API keys are set, else 127.0.0.1.", unit="address"
     )
-    public_url: Annotated[str, _url("https", "http")] | None = setting(
+    public_url: PublicUrl | None = setting(
         None, "The address under which callers reach this bridge; shown at start and in /openapi.json.", unit="URL"
     )
 
     # the cache
-    redis_url: Annotated[Secret, BeforeValidator(_secret), _url("redis", "rediss", "unix", secret=True)] | None = (
-        setting(None, "Redis or Valkey; may hold a password.", unit="URL")
-    )
+    redis_url: RedisUrl | None = setting(None, "Redis or Valkey; may hold a password.", unit="URL")
     redis_host: str | None = setting(None, "Redis host, instead of REDIS_URL.", unit="host")
     redis_port: int = setting(6379, "Redis port, with REDIS_HOST.", unit="port", ge=1, le=65535)
     redis_password: SecretText | None = setting(None, "Redis password, with REDIS_HOST.")
@@ -181,10 +81,10 @@ class Settings(BaseSettings):
         (), "Stores for the records, the first is the primary. Empty: redis when configured, else memory.", unit="list"
     )
     cache_flush_interval: float = setting(2.0, "How often changed records are written.", unit="s", ge=0.25, le=4)
-    cache_flush_mode: Annotated[Literal["changed", "always"], BeforeValidator(_lower)] = setting(
+    cache_flush_mode: Annotated[Literal["changed", "always"], LOWER_CASE] = setting(
         "changed", "Write changed records only, or every live record each time."
     )
-    user_key_mode: Annotated[UserKeyMode, BeforeValidator(_lower)] = setting(
+    user_key_mode: Annotated[UserKeyMode, LOWER_CASE] = setting(
         UserKeyMode.SHA256, "How user ids become keys: sha256, keyed, or dual (both, for migration)."
     )
     user_key_secret: LongSecret | None = setting(
@@ -193,12 +93,12 @@ class Settings(BaseSettings):
 
     # who may call
     api_key_secret: LongSecret | None = setting(None, "Secret under which API keys are hashed; 32 characters or more.")
-    api_keys: Annotated[tuple[ApiKeyEntry, ...], NoDecode, BeforeValidator(_api_keys)] = setting(
+    api_keys: ApiKeys = setting(
         (),
         "Admitted API keys as id:scope:hash, separated by commas; scope app or ops, id:hash holds both.",
         unit="list",
     )
-    cors_origins: Annotated[Words, BeforeValidator(_origins)] = setting(
+    cors_origins: Origins = setting(
         (), "Exact web origins that browsers may call from, separated by commas.", unit="list"
     )
     trusted_proxy_hops: int = setting(
@@ -229,10 +129,10 @@ class Settings(BaseSettings):
 
     # the process
     drain_seconds: float = setting(2.5, "Time to end in after SIGTERM.", unit="s", ge=0.5, le=300)
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = setting(
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = setting(
         "INFO", "Least severity that is logged."
     )
-    log_format: Annotated[Literal["json", "console"], BeforeValidator(_lower)] = setting(
+    log_format: Annotated[Literal["json", "console"], LOWER_CASE] = setting(
         "json", "json for machines, console for people."
     )
 
@@ -333,6 +233,22 @@ class Settings(BaseSettings):
         return Secret(f"redis://{password}{host}:{self.redis_port}/0")
 
     @property
+    def broker_urls(self) -> Mapping[str, str]:
+        """The hosts that sessions connect to, by what they are (for `doctor`)."""
+        return {"ctrader demo": self.ctrader_demo_url, "ctrader live": self.ctrader_live_url}
+
+    @property
+    def clock_url(self) -> str:
+        """A web server that keeps good time (for `doctor`, when no store can be asked)."""
+        return self.ctrader_token_url
+
+    @property
+    def missing_application(self) -> tuple[str, ...]:
+        """The variables that an application needs and that are not set; without one no session can start."""
+        needed = {"CTRADER_CLIENT_ID": self.ctrader_client_id, "CTRADER_CLIENT_SECRET": self.ctrader_client_secret}
+        return tuple(name for name, value in needed.items() if not value)
+
+    @property
     def secrets(self) -> tuple[Secret, ...]:
         """Every secret in the settings, for redaction; of a URL also the password in it."""
         values = [getattr(self, name) for name in type(self).model_fields]
@@ -358,6 +274,15 @@ def load_settings(env_file: str | Path | None = ENV_FILE) -> Settings:
         raise ConfigurationError("; ".join(_line(each) for each in error.errors(include_url=False))) from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{env_file}: is not UTF-8 text") from None
+
+
+def configured_api_key_secret(env_file: str | Path = ENV_FILE) -> Secret | None:
+    """API_KEY_SECRET alone, while the rest is not complete yet: API_KEYS is made with it. Raises ConfigurationError."""
+    in_file = {} if on_platform() else dotenv_values(env_file, encoding=ENV_ENCODING)
+    value = os.environ.get("API_KEY_SECRET") or in_file.get("API_KEY_SECRET")
+    if value and len(value) < SECRET_LENGTH:
+        raise ConfigurationError(f"API_KEY_SECRET: must have at least {SECRET_LENGTH} characters")
+    return Secret(value) if value else None
 
 
 def _check_lines(env_file: str | Path | None) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from dotenv import dotenv_values
 
-from bridge.config import ENV_ENCODING, ENV_FILE, ApiKeyEntry, Settings
+from bridge.config import ENV_ENCODING, ENV_FILE, Settings
+from bridge.config_values import ApiKeyEntry
 from core.user_key import UserKeyMode
 
 

@@ -6,6 +6,7 @@ Every network step has a deadline. Must not start a session, write a record, or 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -90,9 +91,9 @@ class Doctor:
         if settings.paas and settings.trusted_proxy_hops == 0:
             advice = "set TRUSTED_PROXY_HOPS=1, or all callers share the rate limit of the platform's proxy"
             findings.append(Finding("proxy", None, f"a platform ({settings.paas}) is in front", advice))
-        if settings.ctrader_client_id is None:
-            advice = "set CTRADER_CLIENT_ID and CTRADER_CLIENT_SECRET of your Open API application"
-            findings.append(Finding("ctrader", None, "no application is configured, no session can start", advice))
+        if settings.missing_application:
+            advice = f"set {' and '.join(settings.missing_application)} of your application at the broker"
+            findings.append(Finding("brokers", None, "no application is configured, no session can start", advice))
         return findings
 
     async def _credentials(self) -> list[Finding]:
@@ -144,7 +145,7 @@ class Doctor:
         return findings or [await self._skew_by_http()]
 
     async def _skew_by_http(self) -> Finding:
-        url = self._settings.ctrader_token_url
+        url = self._settings.clock_url
         what = f"clock against {urlsplit(url).hostname}"
         try:
             timeout = aiohttp.ClientTimeout(total=STEP_S)
@@ -163,9 +164,8 @@ class Doctor:
         return [Finding("open files", False, f"limit {soft}, at most {hard}", advice)]
 
     async def _brokers(self) -> list[Finding]:
-        settings = self._settings
-        urls = {"ctrader demo": settings.ctrader_demo_url, "ctrader live": settings.ctrader_live_url}
-        return list(await asyncio.gather(*(self._dial(name, url) for name, url in urls.items())))
+        urls = self._settings.broker_urls.items()
+        return list(await asyncio.gather(*(self._dial(name, url) for name, url in urls)))
 
     async def _dial(self, name: str, url: str) -> Finding:
         """TCP, TLS and WebSocket, one after the other, so that the advice fits."""
@@ -203,6 +203,4 @@ def _skew(what: str, skew_ms: int, *, grain_ms: int = 0) -> Finding:
 
 def _writable(path: Path) -> bool:
     """The file is replaced by a new one beside it, so the folder counts as well."""
-    import os
-
     return os.access(path, os.W_OK) and os.access(path.resolve().parent, os.W_OK)

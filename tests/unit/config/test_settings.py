@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.config import VERSION, Settings, is_loopback, load_settings
+from bridge.config import VERSION, Settings, load_settings
 from bridge.config_table import describe
+from bridge.config_values import is_loopback
 from core.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[3]
