@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 GARBAGE_IN_A_ROW = 10
 PRICE_LIMIT = 10**15
+RENEW_AFTER_BYTES = 64 * 1024
 _REMEMBERED_DEPARTURES = 256
 _CHANNEL_EVENTS = frozenset({codec.TOKEN_INVALIDATED, codec.CLIENT_DISCONNECT, codec.ERROR, codec.OA_ERROR})
 _ACCOUNT_EVENTS = {
@@ -73,8 +74,7 @@ class Router:
         self._requests = requests
         self._stats = stats
         self._departed: dict[int, None] = {}  # accounts logged out lately: their last events are not foreign
-        self._envelope = common_messages_pb2.ProtoMessage()
-        self._spot = messages_pb2.ProtoOASpotEvent()
+        self._renew()
         self._garbage_streak = 0
         self._garbage_frame = 0
         self.routes: dict[int, Route] = {}
@@ -84,6 +84,9 @@ class Router:
     def receive(self, data: bytes | bytearray | memoryview) -> None:
         """Take one whole message from the socket."""
         self.frames += 1
+        self._parsed_bytes += len(data)
+        if self._parsed_bytes > RENEW_AFTER_BYTES:
+            self._renew()
         envelope = self._envelope
         try:
             envelope.ParseFromString(data)  # type: ignore[arg-type]  # takes any buffer
@@ -106,6 +109,16 @@ class Router:
             self.garbage("undecodable frame")
             return
         self._dispatch(envelope.payloadType, envelope.payload, codec.text(envelope.clientMsgId))
+
+    def _renew(self) -> None:
+        """Begin with new message objects.
+
+        Parsing into the same ones saves a third of the time, but a message keeps the memory of everything that was ever
+        parsed into it until it goes itself.
+        """
+        self._envelope = common_messages_pb2.ProtoMessage()
+        self._spot = messages_pb2.ProtoOASpotEvent()
+        self._parsed_bytes = 0
 
     def garbage(self, what: str) -> None:
         """Something that cannot be read. Counted and dropped; ten in a row end the channel."""

@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -204,3 +205,16 @@ def test_nothing_raises_when_a_valid_frame_is_mutated_or_cut(index: int, value: 
     for quote in world.account.mirror.quotes.values():
         assert quote.bid is None or 0 < quote.bid < 10**15
         assert quote.ask is None or 0 < quote.ask < 10**15
+
+
+def test_memory_does_not_grow_with_what_was_ever_received() -> None:
+    """A message object keeps the memory of all that was parsed into it; months of frames must leave nothing behind."""
+    world = World()
+    payload = b"x" * 2000
+    frame = common_messages_pb2.ProtoMessage(payloadType=codec.HEARTBEAT, payload=payload).SerializeToString()
+    process = psutil.Process()
+    world.router.receive(frame)
+    before = process.memory_info().rss
+    for _ in range(50_000):  # 100 MB in all
+        world.router.receive(frame)
+    assert process.memory_info().rss - before < 20 * 2**20
