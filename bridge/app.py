@@ -14,7 +14,7 @@ import random
 import resource
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from bridge.api.callers import CallerResolver
@@ -22,10 +22,9 @@ from bridge.api.dispatch import Policy
 from bridge.api.keys import ApiKey, KeyRing
 from bridge.api.ports import Services
 from bridge.api.server import ApiServer
-from bridge.brokers.base import Broker, Credential
+from bridge.brokers.base import Broker
 from bridge.brokers.ctrader.broker import CtraderBroker
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.cache.entry import StoreHealth
 from bridge.cache.flusher import Flusher
 from bridge.cache.planning import FlushMode
 from bridge.cache.reader import Reader
@@ -35,16 +34,17 @@ from bridge.cache.stores.memory import MemoryStore
 from bridge.cache.stores.redis import RedisStore
 from bridge.config import VERSION, Settings
 from bridge.credentials.file import CredentialsFile
-from bridge.credentials.grants import Refresher
+from bridge.credentials.guarded import GuardedCredentials
 from bridge.runtime.clock import Clock, SystemClock
 from bridge.runtime.shutdown import Shutdown
 from bridge.runtime.tasks import Tasks
 from bridge.sessions.service import SessionService
 from bridge.telemetry.logs import setup_logs
 from bridge.telemetry.metrics import FlushTimes, Sources, metrics_page
-from bridge.telemetry.process import CpuMeter, LoopWatch, rss_bytes
+from bridge.telemetry.process import LoopWatch
 from bridge.telemetry.redaction import REDACTOR
-from core.errors import BridgeError, Unavailable
+from bridge.vitals import ProcessVitals
+from core.errors import BridgeError
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 DEFAULT_BROKER = "ctrader"
 SESSIONS_SHARE, FLUSH_SHARE, CLOSING_SHARE = 0.2, 0.45, 0.15  # of the drain time; a part that hangs is left behind
 GUARD_S = 0.2  # before the drain time is over the process ends, whatever hangs
-FLUSHER_SILENT_S = 30.0
 GC_THRESHOLDS = (50_000, 50, 1000)  # reference/perf.md F: frozen start, rare young collections
 FILES_WANTED = 65_536
 CRASHED = 1
@@ -86,68 +85,6 @@ def build_brokers(settings: Settings, clock: Clock, rng: random.Random) -> dict[
         history_requests_per_second=settings.ctrader_history_requests_per_second,
     )
     return {"ctrader": CtraderBroker(ctrader, clock, rng)}
-
-
-class GuardedCredentials:
-    """A `CredentialSource` that makes every secret it hands out known to the log filter. Empty without a source."""
-
-    def __init__(self, source: CredentialsFile | None) -> None:
-        self._source = source
-
-    async def get(self, user_id: str, broker: str) -> Credential | None:
-        if self._source is None:
-            return None
-        credential = await self._source.get(user_id, broker)
-        if credential is not None:
-            REDACTOR.register(*credential.secrets.values())
-        return credential
-
-    async def refresh(self, user_id: str, broker: str, stale: Credential, refresher: Refresher) -> Credential:
-        if self._source is None:
-            raise Unavailable("no credentials are stored")
-        credential = await self._source.refresh(user_id, broker, stale, refresher)
-        REDACTOR.register(*credential.secrets.values())
-        return credential
-
-    async def close(self) -> None:
-        if self._source is not None:
-            await self._source.close()
-
-
-class AppVitals:
-    """How the process is doing, for /health and its probes."""
-
-    version = VERSION
-
-    def __init__(self, clock: Clock, flusher: Flusher, watch: LoopWatch) -> None:
-        self._clock = clock
-        self._flusher = flusher
-        self._watch = watch
-        self._cpu = CpuMeter(clock)
-        self._began = clock.monotonic()
-
-    def uptime_s(self) -> float:
-        return self._clock.monotonic() - self._began
-
-    def stores(self) -> Mapping[str, StoreHealth]:
-        return self._flusher.health()
-
-    def rss_bytes(self) -> int:
-        return rss_bytes()
-
-    def cpu_percent(self) -> float:
-        return self._cpu.percent()
-
-    def loop_lag_ms(self) -> float:
-        return self._watch.lag_s() * 1000
-
-    def not_live(self) -> str | None:
-        if self._clock.monotonic() - self._flusher.alive_at > FLUSHER_SILENT_S:
-            return "the flusher makes no progress"
-        return None
-
-    def not_ready(self) -> str | None:
-        return None if self._flusher.primary_usable else "the primary store does not answer"
 
 
 class App:
@@ -232,7 +169,7 @@ class App:
         services = Services(
             sessions=self._sessions,
             records=self._reader,
-            vitals=AppVitals(clock, self._flusher, self._watch),
+            vitals=ProcessVitals(clock, self._flusher, self._watch),
             metrics=metrics_page(sources),
             is_fresh=is_fresh,
             clock=clock,

@@ -1,0 +1,35 @@
+"""Credentials on their way out: whatever is handed to anybody is first made known to the log filter (DESIGN §1.4)."""
+
+from __future__ import annotations
+
+from bridge.brokers.base import Credential
+from bridge.credentials.file import CredentialsFile
+from bridge.credentials.grants import Refresher
+from bridge.telemetry.redaction import REDACTOR
+from core.errors import Unavailable
+
+
+class GuardedCredentials:
+    """A `CredentialSource` that makes every secret it hands out known to the log filter. Empty without a source."""
+
+    def __init__(self, source: CredentialsFile | None) -> None:
+        self._source = source
+
+    async def get(self, user_id: str, broker: str) -> Credential | None:
+        if self._source is None:
+            return None
+        credential = await self._source.get(user_id, broker)
+        if credential is not None:
+            REDACTOR.register(*credential.secrets.values())
+        return credential
+
+    async def refresh(self, user_id: str, broker: str, stale: Credential, refresher: Refresher) -> Credential:
+        if self._source is None:
+            raise Unavailable("no credentials are stored")
+        credential = await self._source.refresh(user_id, broker, stale, refresher)
+        REDACTOR.register(*credential.secrets.values())
+        return credential
+
+    async def close(self) -> None:
+        if self._source is not None:
+            await self._source.close()
