@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 GARBAGE_IN_A_ROW = 10
 PRICE_LIMIT = 10**15
-RENEW_AFTER_BYTES = 64 * 1024
+RENEW_AFTER_BYTES = 16 * 1024  # small, because every channel holds up to this much, and there may be one per account
 _REMEMBERED_DEPARTURES = 256
 _CHANNEL_EVENTS = frozenset({codec.TOKEN_INVALIDATED, codec.CLIENT_DISCONNECT, codec.ERROR, codec.OA_ERROR})
 _ACCOUNT_EVENTS = {
