@@ -17,7 +17,7 @@ from core.paper_trader.types import Code, OrderRequest, Position
 MARKET_TYPES = (OrderType.MARKET, OrderType.MARKET_RANGE)
 MOST_POINTS = 10**9
 AT_ONCE = (TimeInForce.IOC, TimeInForce.FOK)
-# The price fields each order type must have, and those it may have besides.
+# The price fields each order type must have; besides those, what EXACTLY_ONE_OF names.
 NEEDS = {
     OrderType.MARKET: (),
     OrderType.MARKET_RANGE: ("base_price", "slippage_points"),
@@ -25,10 +25,6 @@ NEEDS = {
     OrderType.STOP: ("stop_price",),
     OrderType.STOP_LIMIT: ("stop_price",),
     OrderType.TRAILING_STOP: (),
-}
-TAKES = {
-    OrderType.STOP_LIMIT: ("limit_price", "slippage_points"),
-    OrderType.TRAILING_STOP: ("trail_amount", "trail_percent"),
 }
 PRICE_FIELDS = (
     "limit_price",
@@ -121,7 +117,7 @@ def check_close_units(listing: Listing, position: Position, units: Decimal) -> R
 
 def check_prices(book: Book, request: OrderRequest) -> Refusal | None:
     """The order's own prices: the right ones given, positive, within the digits, on the right side of the market."""
-    allowed = NEEDS[request.type] + TAKES.get(request.type, ())
+    allowed = NEEDS[request.type] + EXACTLY_ONE_OF.get(request.type, ())
     for name in PRICE_FIELDS:
         value = getattr(request, name)
         if value is None:
