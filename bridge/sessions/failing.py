@@ -1,6 +1,6 @@
 """What happens to a session whose login failed or whose life ended: note it, decide, move it on.
 
-The decision is `reactions.react`; what a grant may still do is `renewals`. A refused token leads to one refresh for
+The decision is `reactions.react`; what a grant may still do is `troubled`. A refused token leads to one refresh for
 all sessions of the grant, which `refreshing` runs.
 """
 
@@ -15,9 +15,9 @@ from bridge.sessions import backoff, reactions
 from bridge.sessions.admission import Lane
 from bridge.sessions.machine import Machine, who
 from bridge.sessions.refreshing import Refreshing
-from bridge.sessions.renewals import is_access_refusal
 from bridge.sessions.session import Session
 from bridge.sessions.states import Event, State
+from bridge.sessions.troubled import is_access_refusal
 from bridge.sessions.views import Evidence
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Failing:
         event, delay_s = reaction.event, reaction.delay_s
         if session.credential is not None and is_access_refusal(fault):
             now = self._machine.clock.monotonic()
-            grant = self._machine.renewals.refused(session.credential, fault, now, at_login=asked and not was_live)
+            grant = self._machine.troubled.refused(session.credential, fault, now, at_login=asked and not was_live)
             wait_s = grant.budget.wait_s(now)
             if event is Event.TOKEN_REFUSED and wait_s > 0:
                 event, delay_s = Event.RETRY_LATER, wait_s

@@ -19,11 +19,11 @@ from bridge.sessions import work
 from bridge.sessions.admission import Admission
 from bridge.sessions.inbox import Inbox
 from bridge.sessions.metrics import Counters
-from bridge.sessions.renewals import Renewals
 from bridge.sessions.session import Recorder, Session
 from bridge.sessions.states import ENDED_STATES, LOGIN_STATES, STATUS_OF, Event, State, next_state
 from bridge.sessions.table import SessionTable
 from bridge.sessions.timers import TimerHeap
+from bridge.sessions.troubled import TroubledGrants
 from core.user_key import short_key
 
 SETTLED_STATES = (State.LIVE, State.ACTION_REQUIRED, *ENDED_STATES)
@@ -44,7 +44,7 @@ class Machine:
         self.table = SessionTable()
         self.logins: Admission[Session] = Admission()
         self.reconciles: Admission[Session] = Admission()
-        self.renewals = Renewals()
+        self.troubled = TroubledGrants()
         self.timers: TimerHeap[Session] = TimerHeap(lambda session, epoch: session.epoch == epoch)
         self.counters = Counters()
         self.draining = False
@@ -77,7 +77,7 @@ class Machine:
         if old is State.WAITING:
             self.logins.withdraw(session.lane, session)
         elif old is State.REFRESHING:
-            self.renewals.leave(session)
+            self.troubled.leave(session)
         elif old is State.LIVE and session.live_since is not None:
             self.reconciles.withdraw(session.lane, session)
             session.live_before_s += now - session.live_since

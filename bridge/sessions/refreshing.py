@@ -15,15 +15,15 @@ from bridge.credentials.grants import CredentialSource
 from bridge.sessions import reactions, work
 from bridge.sessions.admission import Admission, Lane
 from bridge.sessions.machine import Machine, short
-from bridge.sessions.renewals import Grant, is_access_refusal, same_secrets
 from bridge.sessions.session import Session
 from bridge.sessions.states import Event, State
+from bridge.sessions.troubled import TroubledGrant, is_access_refusal, same_secrets
 
 Failed = Callable[[Session, BrokerFault], None]
 
 
 class Refreshing:
-    """Refreshes the grants that `machine.renewals` holds as refused."""
+    """Refreshes the grants that `machine.troubled` holds as refused."""
 
     def __init__(self, machine: Machine, brokers: Mapping[str, Broker], credentials: CredentialSource) -> None:
         self._machine = machine
@@ -34,7 +34,7 @@ class Refreshing:
     def ask(self, session: Session) -> None:
         """Let a session whose secrets were refused wait for new ones."""
         credential = session.credential
-        grant = None if credential is None else self._machine.renewals.get(credential.grant_id)
+        grant = None if credential is None else self._machine.troubled.get(credential.grant_id)
         if credential is None or grant is None:
             raise RuntimeError("a session refreshes without a refused credential")
         grant.waiting[session] = None
@@ -58,7 +58,7 @@ class Refreshing:
                 self._start(lane, grant_id, failed)
 
     def _start(self, lane: Lane, grant_id: str, failed: Failed) -> None:
-        grant = self._machine.renewals.get(grant_id)
+        grant = self._machine.troubled.get(grant_id)
         session = None if grant is None else next(iter(grant.waiting), None)
         if grant is None or session is None:  # all who waited have been stopped
             self._queue.finished(lane, grant_id)
@@ -74,7 +74,7 @@ class Refreshing:
         self,
         lane: Lane,
         grant_id: str,
-        grant: Grant,
+        grant: TroubledGrant,
         asker: Session,
         failed: Failed,
         task: asyncio.Task[Credential | BrokerFault],
@@ -86,7 +86,7 @@ class Refreshing:
         counters.ended(counters.refreshes, outcome if isinstance(outcome, BrokerFault) else None)
         if isinstance(outcome, BrokerFault):
             if outcome.kind is FaultKind.FATAL_USER and is_access_refusal(outcome):
-                self._machine.renewals.refused(grant.refused, outcome, self._machine.clock.monotonic(), at_login=True)
+                self._machine.troubled.refused(grant.refused, outcome, self._machine.clock.monotonic(), at_login=True)
             for session in list(grant.waiting):
                 guarded(session, partial(failed, session, outcome))
             return

@@ -217,7 +217,7 @@ class Supervisor:
             session,
             self._brokers[session.broker],
             self._credentials,
-            verdict=lambda credential: self.machine.renewals.verdict(credential, self.clock.monotonic()),
+            verdict=lambda credential: self.machine.troubled.verdict(credential, self.clock.monotonic()),
             resolved=self._resolved,
         )
         self.machine.hold(session, self._tasks.start(login, name=f"login:{short(session)}"), self._login_ended)
@@ -237,7 +237,7 @@ class Supervisor:
 
     def _logged_in(self, session: Session) -> None:
         if session.credential is not None:
-            self.machine.renewals.accepted(session.credential)
+            self.machine.troubled.accepted(session.credential)
         self._failing.application_accepted(session)
         if session.was_live:
             session.reconnects += 1

@@ -294,7 +294,7 @@ async def test_nothing_of_a_login_stays_alive_when_its_refusal_is_remembered(wor
     await world.service.wait(await world.start(), 5)
     await settle()
     gc.collect()
-    assert len(world.supervisor.machine.renewals) == 1
+    assert len(world.supervisor.machine.troubled) == 1
     assert [reference() for reference in alive] == [None]
 
 

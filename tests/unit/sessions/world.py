@@ -112,7 +112,7 @@ def stranded(supervisor: Supervisor) -> list[tuple[Session, str]]:
         elif session.state in TIMED_STATES:
             moves = (session, session.epoch) in timers
         elif session.state is State.REFRESHING:
-            grant = session.credential and machine.renewals.get(session.credential.grant_id)
+            grant = session.credential and machine.troubled.get(session.credential.grant_id)
             moves = bool(grant) and session in grant.waiting and grant.asked
         elif session.state is State.LIVE:
             reconciles = machine.reconciles

@@ -14,7 +14,7 @@ from bridge.sessions.session import Session
 _ACCESS_REFUSED = frozenset({ReasonCode.TOKEN_EXPIRED, ReasonCode.TOKEN_REVOKED})
 
 
-class Grant:
+class TroubledGrant:
     """One grant in trouble. `fault`: the refusal; `waiting`: sessions that are refreshing; `asked`: a refresh is on."""
 
     __slots__ = ("asked", "budget", "fault", "refused", "waiting")
@@ -39,25 +39,25 @@ def is_access_refusal(fault: BrokerFault) -> bool:
     )
 
 
-class Renewals:
+class TroubledGrants:
     """All grants in trouble, by grant id."""
 
     def __init__(self) -> None:
-        self._grants: dict[str, Grant] = {}
+        self._grants: dict[str, TroubledGrant] = {}
 
     def __len__(self) -> int:
         return len(self._grants)
 
-    def get(self, grant_id: str) -> Grant | None:
+    def get(self, grant_id: str) -> TroubledGrant | None:
         """The grant, when it is in trouble."""
         return self._grants.get(grant_id)
 
-    def refused(self, credential: Credential, fault: BrokerFault, now: float, *, at_login: bool) -> Grant:
+    def refused(self, credential: Credential, fault: BrokerFault, now: float, *, at_login: bool) -> TroubledGrant:
         """Take down a refusal. Several sessions refused over the same secrets count once; a final one each time."""
         grant = self._grants.get(credential.grant_id)
         known = grant is not None and same_secrets(grant.refused, credential)
         if grant is None:
-            grant = self._grants[credential.grant_id] = Grant(credential, fault)
+            grant = self._grants[credential.grant_id] = TroubledGrant(credential, fault)
         if at_login and (not known or fault.kind is FaultKind.FATAL_USER):
             grant.budget.refused(now)
         grant.refused, grant.fault = credential, fault
