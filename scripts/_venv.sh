@@ -23,7 +23,7 @@ _make_venv() {
     echo "missing: python3-venv for $("$python" -V) (on Debian or Ubuntu: apt-get install python3-venv)" >&2
     return 1
   fi
-  echo "making .venv with $("$python" -V)"
+  echo "making .venv with $("$python" -V)" >&2
   "$python" -m venv --clear .venv
 }
 
@@ -35,7 +35,7 @@ ensure_venv() {
   if cmp -s "$lock" .venv/.installed; then return 0; fi
   # the development lock holds everything the production lock does, in the same versions
   if [ "$lock" = requirements.txt ] && cmp -s requirements-dev.txt .venv/.installed; then return 0; fi
-  echo "installing $lock into .venv"
+  echo "installing $lock into .venv" >&2
   # settings of a person's pip that would send the packages elsewhere; where they come from does not matter: hashes decide
   env -u PIP_TARGET -u PIP_PREFIX -u PIP_USER -u PIP_CONSTRAINT -u PIP_REQUIREMENT PIP_DISABLE_PIP_VERSION_CHECK=1 \
     "$VENV_PYTHON" -m pip install --quiet --root-user-action=ignore --require-hashes -r "$lock" || {
