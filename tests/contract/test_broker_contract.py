@@ -284,7 +284,7 @@ async def test_login_leaves_nothing_when_it_is_cancelled(rig: BrokerRig) -> None
         watched = watch(rig)
         task = asyncio.ensure_future(watched.login())
         for _ in range(turns % 7):
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # lets the login get a different distance each time
         task.cancel()
         await asyncio.wait({task})
         await watched.session.logout()
@@ -306,7 +306,7 @@ async def test_access_is_renewed_once_when_a_token_runs_out(rig: BrokerRig) -> N
     await watched.come_back()
     await watched.true()
     assert rig.refreshes() == 1
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # the window in which a wrong second loss would show
     assert len(watched.faults) == 1  # late words about the old token end nothing
 
 

@@ -241,7 +241,7 @@ async def test_one_refresh_is_enough_when_a_token_serves_several_accounts(varian
         await watched[0].refresh()
         watched[1].credential = watched[0].credential
         await asyncio.gather(*(one.come_back() for one in watched))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # the window for late words: either outcome is judged below
         for one in watched:
             if len(one.faults) > 1:  # a late word about the old token may cost a login, never another refresh
                 assert one.faults[-1].kind is FaultKind.ACCOUNT_AUTH_LOST
@@ -256,7 +256,7 @@ async def test_session_stays_true_when_its_token_is_refreshed_under_it(variant: 
         (one,) = await live(rig, 1)
         await one.refresh()
         await one.come_back()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # the window for late words: it may be lost once more
         await one.come_back()
         rig.deposit(rig.account(1), 5)
         await one.true()

@@ -141,8 +141,11 @@ def test_a_newer_looking_fiction_is_replaced_when_the_snapshot_disagrees() -> No
     m = mirror()
     rebuild(m, snapshot([position("1", 5)], []), [], NOW)
     m.apply(one(PositionChanged(position("1", 4_000_000_000_000, units=9))), NOW)
-    rebuild(m, snapshot([position("1", 5)], []), [], NOW)
+    m.clean()
+    rebuild(m, snapshot([position("1", 5)], []), [], NOW + 7)
     assert m.positions["1"].units == 1000
+    assert m.dirty  # a repair that nobody is told of never reaches the record
+    assert m.content_at_ms == NOW + 7
 
 
 def test_emptying_is_noticed_when_a_holder_comes_back_empty() -> None:
