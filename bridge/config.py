@@ -24,12 +24,17 @@ from bridge.config_values import (
     UPPER_CASE,
     ApiKeys,
     HttpUrl,
+    KvTable,
     LongSecret,
     Origins,
+    PostgresUrl,
     PublicUrl,
     RedisUrl,
+    ReturnAddresses,
+    SecretHttpUrl,
     SecretText,
     SocketUrl,
+    TokenKeys,
     Words,
     is_loopback,
 )
@@ -42,18 +47,15 @@ ENV_FILE = ".env"
 ENV_ENCODING = "utf-8-sig"  # some editors begin a file with a mark that would become part of the first name
 PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
 LATER_VARIABLES = (  # of DESIGN §12; set, they are named at start as not used yet
-    *("DATABASE_SESSION_URL", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_KV_TABLE", "JWT_ISSUER"),
-    *("JWT_AUDIENCE", "USER_ID_CLAIM", "CACHE_UNLOGGED", "TOKEN_ENCRYPTION_KEYS", "CTRADER_AUTH_URL", "CTRADER_QUOTES"),
-    *("BRIDGE_TRANSPORT", "ALPACA_CLIENT_ID", "ALPACA_CLIENT_SECRET", "ALPACA_LIVE_URL", "ALPACA_PAPER_URL"),
-    *("ALPACA_DATA_URL", "LEASE_TTL", "SESSION_IDLE_DAYS", "SENTRY_DSN", "ALERT_WEBHOOK_URL", "HEARTBEAT_URL"),
+    *("DATABASE_SESSION_URL", "CTRADER_QUOTES", "BRIDGE_TRANSPORT", "ALPACA_CLIENT_ID", "ALPACA_CLIENT_SECRET"),
+    *("ALPACA_LIVE_URL", "ALPACA_PAPER_URL", "ALPACA_DATA_URL", "LEASE_TTL"),
 )
-STORES = ("memory", "redis")
-LATER_STORES = ("postgres", "supabase")
+STORES = ("postgres", "supabase", "redis", "memory")
 
 
-def setting(default: Any, description: str, *, unit: str = "", later: str = "", **rules: Any) -> Any:
-    """A field: `later` says what needs it in a version to come; such a variable does not exist until it is set."""
-    return Field(default, description=description, json_schema_extra={"unit": unit, "later": later}, **rules)
+def setting(default: Any, description: str, *, unit: str = "", **rules: Any) -> Any:
+    """A field with its description and unit."""
+    return Field(default, description=description, json_schema_extra={"unit": unit}, **rules)
 
 
 class Settings(BaseSettings):
@@ -72,6 +74,22 @@ class Settings(BaseSettings):
         None, "The address under which callers reach this bridge; shown at start and in /openapi.json.", unit="URL"
     )
 
+    # the database
+    database_url: PostgresUrl | None = setting(
+        None, "Postgres: durable sessions, credentials, audit, records. Direct or behind any pooler.", unit="URL"
+    )
+    database_connections: int = setting(
+        6, "Connections to Postgres at most, two of them kept for records.", unit="connections", ge=3, le=100
+    )
+    supabase_url: HttpUrl | None = setting(None, "The Supabase project.", unit="URL")
+    supabase_secret_key: SecretText | None = setting(None, "Supabase secret key (sb_secret_…) of the project.")
+    supabase_service_role_key: SecretText | None = setting(None, "The older service role key, instead.")
+    supabase_kv_table: KvTable | None = setting(
+        None,
+        "Key-value table (key text, value jsonb) for the records; kv_store_bridge with the supabase store when empty.",
+        unit="table",
+    )
+
     # the cache
     redis_url: RedisUrl | None = setting(None, "Redis or Valkey; may hold a password.", unit="URL")
     redis_host: str | None = setting(None, "Redis host, instead of REDIS_URL.", unit="host")
@@ -81,6 +99,7 @@ class Settings(BaseSettings):
         (), "Stores for the records, the first is the primary. Empty: redis when configured, else memory.", unit="list"
     )
     cache_flush_interval: float = setting(2.0, "How often changed records are written.", unit="s", ge=0.25, le=4)
+    cache_unlogged: bool = setting(False, "Keep the records table of Postgres out of the write-ahead log.")
     cache_flush_mode: Annotated[Literal["changed", "always"], LOWER_CASE] = setting(
         "changed", "Write changed records only, or every live record each time."
     )
@@ -101,11 +120,29 @@ class Settings(BaseSettings):
     cors_origins: Origins = setting(
         (), "Exact web origins that browsers may call from, separated by commas.", unit="list"
     )
+    supabase_jwt_secret: LongSecret | None = setting(None, "Secret of Supabase's HS256 user tokens.")
+    jwks_url: HttpUrl | None = setting(None, "Public keys of the issuer of user tokens (ES256, RS256).", unit="URL")
+    jwt_issuer: str | None = setting(
+        None, "The iss that user tokens must have. Empty: SUPABASE_URL with /auth/v1, else JWKS_URL up to /.well-known."
+    )
+    jwt_audience: str = setting("authenticated", "The aud that user tokens must have.")
+    user_id_claim: Annotated[Literal["sub", "email"], LOWER_CASE] = setting(
+        "sub", "The claim of a user token that is the user id."
+    )
+    oauth_return_urls: ReturnAddresses = setting(
+        (),
+        "Addresses that a browser may return to after connecting a broker (origin, and what the path begins with)."
+        " Empty: CORS_ORIGINS.",
+        unit="list",
+    )
     trusted_proxy_hops: int = setting(
         0, "Proxies in front that append to X-Forwarded-For; 1 on most platforms.", unit="proxies", ge=0, le=10
     )
 
     # credentials
+    token_encryption_keys: TokenKeys = setting(
+        (), "Keys that seal stored tokens, as id:base64, separated by commas; the first one seals.", unit="list"
+    )
     bridge_credentials_file: Path | None = setting(None, "JSON file with users' broker credentials.", unit="path")
 
     # cTrader
@@ -113,6 +150,9 @@ class Settings(BaseSettings):
     ctrader_client_secret: SecretText | None = setting(None, "Client secret of that application.")
     ctrader_live_url: SocketUrl = setting("wss://live.ctraderapi.com:5035", "cTrader's live host.", unit="URL")
     ctrader_demo_url: SocketUrl = setting("wss://demo.ctraderapi.com:5035", "cTrader's demo host.", unit="URL")
+    ctrader_auth_url: HttpUrl = setting(
+        "https://id.ctrader.com/my/settings/openapi/grantingaccess/", "cTrader's consent page.", unit="URL"
+    )
     ctrader_token_url: HttpUrl = setting(
         "https://openapi.ctrader.com/apps/token", "cTrader's OAuth token endpoint.", unit="URL"
     )
@@ -129,18 +169,20 @@ class Settings(BaseSettings):
 
     # the process
     drain_seconds: float = setting(2.5, "Time to end in after SIGTERM.", unit="s", ge=0.5, le=300)
+    session_idle_days: float = setting(
+        30.0, "Sessions that nobody started or read for so long end; 0 = never.", unit="days", ge=0, le=3650
+    )
+    alert_webhook_url: SecretHttpUrl | None = setting(
+        None, "Where alerts are posted as JSON (Discord, Slack and others).", unit="URL"
+    )
+    heartbeat_url: SecretHttpUrl | None = setting(None, "Fetched every minute while healthy.", unit="URL")
+    sentry_dsn: SecretText | None = setting(None, "Sentry, with the extra `sentry` installed.")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = setting(
         "INFO", "Least severity that is logged."
     )
     log_format: Annotated[Literal["json", "console"], LOWER_CASE] = setting(
         "json", "json for machines, console for people."
     )
-
-    # known by name only: what needs them comes with a later version
-    database_url: SecretText | None = setting(None, "Postgres.", later="postgres store")
-    supabase_url: str | None = setting(None, "Supabase.", later="supabase store")
-    supabase_jwt_secret: SecretText | None = setting(None, "Supabase's JWT secret.", later="verifier of user tokens")
-    jwks_url: str | None = setting(None, "Keys of the token issuer.", later="verifier of user tokens")
 
     # facts about the surroundings, not variables of ours
     paas: str | None = Field(None, json_schema_extra={"hidden": True})
@@ -165,32 +207,36 @@ class Settings(BaseSettings):
         return self
 
     def _store_rules(self) -> tuple[str | None, ...]:
-        unknown = [name for name in self.cache_stores if name not in STORES + LATER_STORES]
-        later = [name for name in self.store_names if name in LATER_STORES]
-        implied = (
-            "" if self.cache_stores else f" ({'DATABASE_URL' if self.database_url else 'SUPABASE_URL'} asks for it)"
-        )
+        unknown = [name for name in self.cache_stores if name not in STORES]
+        names = self.store_names
         return (
             f"CACHE_STORES: unknown store, use {', '.join(STORES)}" if unknown else None,
             "CACHE_STORES: a store is named twice" if len(set(self.cache_stores)) < len(self.cache_stores) else None,
-            f"CACHE_STORES: this version has no {later[0]} store{implied}; name others, such as CACHE_STORES=redis"
-            if later
-            else None,
-            "CACHE_STORES: redis needs REDIS_URL or REDIS_HOST"
-            if "redis" in self.store_names and self.redis_target is None
+            "CACHE_STORES: redis needs REDIS_URL or REDIS_HOST" if "redis" in names and not self.redis_target else None,
+            "CACHE_STORES: postgres needs DATABASE_URL" if "postgres" in names and not self.database_url else None,
+            "SUPABASE_SECRET_KEY: the supabase store needs SUPABASE_URL and SUPABASE_SECRET_KEY"
+            if "supabase" in names and not (self.supabase_url and self.supabase_key)
             else None,
             "REDIS_HOST: set either REDIS_URL or REDIS_HOST, not both" if self.redis_url and self.redis_host else None,
+            "CACHE_UNLOGGED: needs the postgres store with its own table (no SUPABASE_KV_TABLE)"
+            if self.cache_unlogged and ("postgres" not in names or self.supabase_kv_table)
+            else None,
         )
 
     def _caller_rules(self) -> tuple[str | None, ...]:
-        verifier = "SUPABASE_JWT_SECRET" if self.supabase_jwt_secret else "JWKS_URL" if self.jwks_url else None
         open_door = "API_KEYS: every route would be open to everyone; set API_KEYS and API_KEY_SECRET"
+        verified = bool(self.supabase_jwt_secret or self.jwks_url)
         return (
-            f"{verifier}: this version has no verifier of user tokens; unset it and use API_KEYS" if verifier else None,
             "API_KEY_SECRET: needed with API_KEYS" if self.api_keys and not self.api_key_secret else None,
-            f"{open_door} (running on a platform: {self.paas} is set)" if self.paas and not self.api_keys else None,
+            f"{open_door} (running on a platform: {self.paas} is set)" if self.paas and self.auth_open else None,
             "HOST: without API_KEYS every route is open, so only loopback addresses may be bound"
-            if not self.api_keys and not all(is_loopback(address) for address in self.host)
+            if self.auth_open and not all(is_loopback(address) for address in self.host)
+            else None,
+            "JWKS_URL: set either SUPABASE_JWT_SECRET or JWKS_URL, not both"
+            if self.supabase_jwt_secret and self.jwks_url
+            else None,
+            "JWT_ISSUER: needed with SUPABASE_JWT_SECRET unless SUPABASE_URL is set"
+            if verified and self.token_issuer is None
             else None,
         )
 
@@ -200,13 +246,35 @@ class Settings(BaseSettings):
             f"USER_KEY_SECRET: needed with USER_KEY_MODE={self.user_key_mode.value}"
             if self.user_key_mode is not UserKeyMode.SHA256 and not self.user_key_secret
             else None,
+            "TOKEN_ENCRYPTION_KEYS: needs DATABASE_URL, where sealed tokens are kept"
+            if self.token_encryption_keys and not self.database_url
+            else None,
             "CTRADER_CLIENT_SECRET: set both CTRADER_CLIENT_ID and CTRADER_CLIENT_SECRET, or neither" if half else None,
         )
 
     @property
     def auth_open(self) -> bool:
-        """No API keys: every route is open, on loopback only."""
-        return not self.api_keys
+        """Neither API keys nor a verifier of user tokens: every route is open, on loopback only."""
+        return not (self.api_keys or self.supabase_jwt_secret or self.jwks_url)
+
+    @property
+    def supabase_key(self) -> Secret | None:
+        """The key with full rights in the Supabase project."""
+        return self.supabase_secret_key or self.supabase_service_role_key
+
+    @property
+    def token_issuer(self) -> str | None:
+        """The iss that user tokens must have."""
+        if self.jwt_issuer:
+            return self.jwt_issuer
+        if self.supabase_url:
+            return f"{self.supabase_url.rstrip('/')}/auth/v1"
+        return self.jwks_url.partition("/.well-known")[0] if self.jwks_url else None
+
+    @property
+    def return_urls(self) -> tuple[str, ...]:
+        """Addresses that a browser may return to after connecting a broker."""
+        return self.oauth_return_urls or self.cors_origins
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -218,7 +286,7 @@ class Settings(BaseSettings):
         """The stores to build, primary first (the default rule of DESIGN §8)."""
         if self.cache_stores:
             return self.cache_stores
-        implied = ["postgres"] if self.database_url else ["supabase"] if self.supabase_url else []
+        implied = ["postgres"] if self.database_url else ["supabase"] if self.supabase_key else []
         return (*implied, *(["redis"] if self.redis_target is not None else [])) or ("memory",)
 
     @property
@@ -253,6 +321,7 @@ class Settings(BaseSettings):
         """Every secret in the settings, for redaction; of a URL also the password in it."""
         values = [getattr(self, name) for name in type(self).model_fields]
         found = [value for value in values if isinstance(value, Secret)]
+        found += [entry.key for entry in self.token_encryption_keys]
         return (*found, *(Secret(word) for value in found for word in _passwords(value.reveal())))
 
 

@@ -6,13 +6,14 @@ settings there are is `bridge.config`'s.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
@@ -20,6 +21,7 @@ from core.secret import Secret
 
 SCOPES = ("app", "ops")
 SECRET_LENGTH = 32  # characters, at least
+TOKEN_KEY_BYTES = 32
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
@@ -32,6 +34,14 @@ class ApiKeyEntry:
     id: str
     scopes: frozenset[str]
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """One entry of TOKEN_ENCRYPTION_KEYS: public id, and the base64 of 32 bytes."""
+
+    id: str
+    key: Secret
 
 
 def _refuse(rule: str) -> PydanticCustomError:
@@ -76,6 +86,40 @@ def _api_keys(value: object) -> object:
             raise _refuse(f"entry {number} repeats the id of an earlier entry")
         entries[parts[0]] = ApiKeyEntry(parts[0], frozenset(scopes), parts[-1].lower())
     return tuple(entries.values())
+
+
+def _token_keys(value: object) -> object:
+    """`id:base64,…` of 32 bytes each; the first one seals."""
+    if not isinstance(value, str):
+        return value
+    entries: dict[str, TokenKey] = {}
+    for number, text in enumerate((part.strip() for part in value.split(",") if part.strip()), start=1):
+        key_id, colon, encoded = text.partition(":")
+        if not colon or not _KEY_ID.fullmatch(key_id):
+            raise _refuse(f"entry {number} is not id:base64")
+        try:
+            raw = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            raise _refuse(f"entry {number}: the key is not base64") from None
+        if len(raw) != TOKEN_KEY_BYTES:
+            raise _refuse(
+                f"entry {number}: the key must be {TOKEN_KEY_BYTES} bytes (python -m bridge keys new-token-key)"
+            )
+        if key_id in entries:
+            raise _refuse(f"entry {number} repeats the id of an earlier entry")
+        entries[key_id] = TokenKey(key_id, Secret(encoded))
+    return tuple(entries.values())
+
+
+def _prefixes(value: object) -> object:
+    """Addresses that a browser may be sent back to: exact origin, and a path that must begin so."""
+    words = _words(value)
+    for word in words if isinstance(words, tuple) else ():
+        parts = urlsplit(str(word))
+        weak = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+        if parts.scheme not in ("https", "http") or not parts.hostname or weak or "@" in parts.netloc or "*" in word:
+            raise _refuse("must list https:// addresses (http:// for loopback only), without user names or *")
+    return words
 
 
 def _origins(value: object) -> object:
@@ -132,5 +176,10 @@ PublicUrl = Annotated[str, _url("https", "http")]
 RedisUrl = Annotated[Secret, BeforeValidator(_secret), _url("redis", "rediss", "unix", secret=True)]
 ApiKeys = Annotated[tuple[ApiKeyEntry, ...], NoDecode, BeforeValidator(_api_keys)]
 Origins = Annotated[Words, BeforeValidator(_origins)]
+ReturnAddresses = Annotated[Words, BeforeValidator(_prefixes)]
+TokenKeys = Annotated[tuple[TokenKey, ...], NoDecode, BeforeValidator(_token_keys)]
+PostgresUrl = Annotated[Secret, BeforeValidator(_secret), _url("postgresql", "postgres", secret=True)]
+SecretHttpUrl = Annotated[Secret, BeforeValidator(_secret), _url("https", "http", loopback_only="http", secret=True)]
+KvTable = Annotated[str, StringConstraints(pattern=r"^kv_store_[a-z0-9_]{1,50}$")]
 LOWER_CASE = BeforeValidator(_lower)
 UPPER_CASE = BeforeValidator(_upper)

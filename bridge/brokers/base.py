@@ -68,6 +68,7 @@ class ReasonCode(StrEnum):
     INTERNAL_ERROR = "internal_error"  # our own fault; counted and retried
     DRAINING = "draining"
     STOPPED = "stopped"
+    IDLE = "idle"  # ended because nobody started or read it for long
     FENCED = "fenced"  # served elsewhere under a higher fence
 
 
@@ -112,26 +113,21 @@ class ChooseAccount(BrokerFault):
         self.accounts = tuple(accounts)
 
 
+class ConsentScope(StrEnum):
+    """What a user allows: to look, or to trade as well."""
+
+    ACCOUNTS = "accounts"
+    TRADING = "trading"
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What callers may rely on: environments served, whether access tokens can be refreshed."""
+    """What callers may rely on: environments served, whether access tokens can be refreshed, whether a user can
+    consent in a browser."""
 
     environments: tuple[Environment, ...] = (Environment.DEMO, Environment.LIVE)
     refresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """One grant's secrets as stored: what is needed to act for one user at one broker.
-
-    `grant_id` names the consent (stable over refreshes); `secrets` by the broker's own names, e.g. "accessToken".
-    `account_id` is the account the user chose when connecting, `None` when not said.
-    """
-
-    grant_id: str
-    environment: Environment
-    secrets: Mapping[str, Secret] = field(repr=False)
-    account_id: str | None = None
+    consent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +138,31 @@ class BrokerAccount:
     environment: Environment
     login: str | None = None
     broker_title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One grant's secrets as stored: what is needed to act for one user at one broker.
+
+    `grant_id` names the consent (stable over refreshes); `secrets` by the broker's own names, e.g. "accessToken".
+    `account_id` is the account the user chose when connecting, `None` when not said. `expires_at_ms`: when the access
+    token ends (Unix ms), None when unknown. `accounts`: what the broker said the grant covers, () when not asked yet.
+    """
+
+    grant_id: str
+    environment: Environment
+    secrets: Mapping[str, Secret] = field(repr=False)
+    account_id: str | None = None
+    expires_at_ms: int | None = None
+    accounts: tuple[BrokerAccount, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedTokens:
+    """What a broker issued: the secrets, complete, by its own names; `expires_in_s` from now, None when not said."""
+
+    secrets: Mapping[str, Secret] = field(repr=False)
+    expires_in_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +248,18 @@ class Broker(Protocol):
     async def accounts(self, credential: Credential) -> list[BrokerAccount]:
         """The accounts this credential covers, all environments. Raises BrokerFault."""
 
-    async def refresh(self, credential: Credential) -> Mapping[str, Secret]:
-        """Exchange the refresh token; returns the new secrets, complete. Raises BrokerFault.
+    async def refresh(self, credential: Credential) -> IssuedTokens:
+        """Exchange the refresh token. Raises BrokerFault.
 
         The old refresh token is spent by this: only `bridge.credentials` calls it, one at a time per grant, and
         commits the result before use. FATAL_USER means the refusal is final.
         """
+
+    def consent_url(self, *, state: str, redirect_uri: str, scope: ConsentScope) -> str:
+        """Where the user's browser goes to consent. Only with `capabilities.consent`."""
+
+    async def exchange_code(self, code: Secret, *, redirect_uri: str) -> IssuedTokens:
+        """Exchange what the browser brought back. Raises BrokerFault: FATAL_USER when the code is refused for good."""
 
     def health(self) -> ChannelHealth:
         """Present state of the channels."""

@@ -149,7 +149,7 @@ class CredentialsFile:
                 if not await self._is_writable():
                     return _cannot_refresh()
                 async with asyncio.timeout(REFRESH_DEADLINE_S):
-                    self._unwritten[pair] = await refresher(stale)
+                    self._unwritten[pair] = (await refresher(stale)).secrets
             async with self._lock:
                 await asyncio.to_thread(self._commit, broker, stale, self._unwritten[pair])
             del self._unwritten[pair]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from bridge.brokers.base import Credential
-from core.secret import Secret
+from bridge.brokers.base import Credential, IssuedTokens
 
-Refresher = Callable[[Credential], Awaitable[Mapping[str, Secret]]]
+Refresher = Callable[[Credential], Awaitable[IssuedTokens]]
 
 
 class CredentialSource(Protocol):

@@ -23,6 +23,7 @@ from bridge.cache.flusher import Flusher
 from bridge.cache.record import Reading, RecordStatus, make_record
 from bridge.cache.store import CHUNK, Write
 from bridge.cache.stores.redis import RedisStore
+from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.clock import SystemClock
 from core.account import AccountMirror
 from core.events import AccountChanged, BalanceChanged, PositionChanged
@@ -33,7 +34,6 @@ from core.secret import Secret
 from core.user_key import UserKeyScheme
 from scripts.benchmarks.measure import LoopLag, collect_as_served, lagging, on_core
 from scripts.benchmarks.report import Row, Spread, at_least, at_most
-from tests.support.valkey import ValkeyServer
 
 RECORDS = 10_000
 ROUNDS = 9

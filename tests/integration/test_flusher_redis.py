@@ -14,9 +14,9 @@ from bridge.cache.flusher import Flusher
 from bridge.cache.record import RecordStatus
 from bridge.cache.store import Write
 from bridge.cache.stores.redis import RedisStore
+from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.clock import SystemClock
 from core.secret import Secret
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 from tests.unit.cache.builders import Source, account
 

@@ -12,10 +12,10 @@ import pytest
 
 from bridge.cache.store import Refusal, Stored, StoreUnavailable, Write
 from bridge.cache.stores.redis import FENCE, RedisStore
+from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.clock import SystemClock
 from core.errors import ConfigurationError
 from core.secret import Secret
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)

@@ -23,8 +23,9 @@ import aiohttp
 import pytest
 import redis
 
+from bridge.embedded.surroundings import free_port
+from bridge.embedded.valkey import ValkeyServer
 from tests.support.processes import ROOT, BridgeProcess, bridge_process
-from tests.support.valkey import ValkeyServer, free_port
 from tests.support.waiting import eventually
 
 API_KEY_SECRET = "canary-api-key-secret/0123456789+abcdefgh"

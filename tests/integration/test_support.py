@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
+from bridge.embedded.valkey import ValkeyServer
 from tests.support.processes import bridge_process
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
 

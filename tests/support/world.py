@@ -16,8 +16,9 @@ from typing import Any
 
 import aiohttp
 
+from bridge.embedded.surroundings import free_port
+from bridge.embedded.valkey import ValkeyServer
 from tests.support.processes import BridgeProcess, bridge_process
-from tests.support.valkey import ValkeyServer, free_port
 from tests.support.waiting import eventually
 
 API_KEY_SECRET = "only-for-tests-0123456789abcdefghij"

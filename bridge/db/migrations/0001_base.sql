@@ -1,0 +1,51 @@
+-- What every later migration builds on: facts about this database, the app's users, and who may see what.
+-- oldest: 1
+
+-- The roles that Supabase has and other servers lack. A caller's role is set per request; none of them can log in here.
+do $$
+declare
+  wanted text;
+begin
+  foreach wanted in array array['anon', 'authenticated', 'service_role'] loop
+    if not exists (select from pg_catalog.pg_roles where rolname = wanted) then
+      execute format('create role %I nologin%s', wanted, case when wanted = 'service_role' then ' bypassrls' else '' end);
+    end if;
+  end loop;
+end
+$$;
+
+-- Facts about this database, by name: database_id, user_id_claim, user_key_mode …
+create table public.bridge_facts (
+  name text primary key,
+  value text not null
+);
+alter table public.bridge_facts enable row level security;
+revoke all on public.bridge_facts from public, anon, authenticated;
+grant all on public.bridge_facts to service_role;
+insert into public.bridge_facts (name, value) values ('database_id', gen_random_uuid()::text), ('user_id_claim', 'sub');
+
+-- Which user has which key. The only place where the app's own user id stands: no caller's role may read it.
+-- `audit_id` names the user in the audit log; with this row erased, it names nobody.
+create table public.bridge_users (
+  user_key text primary key check (user_key ~ '^[0-9a-f]{64}$'),
+  user_id text not null unique,
+  audit_id uuid not null default gen_random_uuid() unique,
+  created_at timestamptz not null default now()
+);
+alter table public.bridge_users enable row level security;
+revoke all on public.bridge_users from public, anon, authenticated;
+grant all on public.bridge_users to service_role;
+
+-- The user key of the signed-in caller, null for anybody else. The user id is the claim that the bridge was told to use.
+create function public.bridge_my_user_key() returns text
+language sql stable security definer set search_path = ''
+as $$
+  select u.user_key
+  from public.bridge_users u
+  where u.user_id = normalize(btrim(
+    nullif(current_setting('request.jwt.claims', true), '')::json
+      ->> (select f.value from public.bridge_facts f where f.name = 'user_id_claim')
+  ), nfc)
+$$;
+revoke all on function public.bridge_my_user_key() from public, anon;
+grant execute on function public.bridge_my_user_key() to authenticated, service_role;

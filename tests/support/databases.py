@@ -1,0 +1,34 @@
+"""Databases of a test's own on a running server, made from a template so that each costs some tens of milliseconds."""
+
+import itertools
+import os
+
+import asyncpg
+
+from bridge.db.database import Database
+from bridge.db.migrate import migrate
+from bridge.embedded.postgres import PostgresServer
+from core.secret import Secret
+
+_NUMBERS = itertools.count(1)
+
+
+async def make_database(server: PostgresServer, name: str | None = None, *, template: str = "template0") -> str:
+    """Create a database and return its URL."""
+    name = name or f"test_{os.getpid()}_{next(_NUMBERS)}"
+    connection = await asyncpg.connect(server.url())
+    try:
+        await connection.execute(f'create database "{name}" template "{template}"')
+    finally:
+        await connection.close()
+    return server.url(name)
+
+
+async def migrate_database(url: str) -> None:
+    """Apply every migration."""
+    database = Database(Secret(url))
+    await database.open()
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
