@@ -1,0 +1,54 @@
+"""What the rooms of the bridge know of the audit log: one call that takes down what was done, by whom, and how it ended.
+
+A call never blocks and never fails: the log behind it has a bounded queue and counts what it could not take. Must never be
+handed a secret, a user id, an e-mail address or a broker's account number in `detail`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Protocol
+
+Detail = Mapping[str, str | int | bool | None]
+
+
+class Action(StrEnum):
+    """What can be done: the closed list."""
+
+    START = "start"
+    STOP = "stop"
+    RESUME = "resume"  # a wanted session came back after a restart
+    IDLE = "idle"  # a session ended because nobody used it
+    CONSENT = "consent"  # a user began, parked or completed connecting a broker
+    CONNECT = "connect"  # credentials were entered or replaced
+    DISCONNECT = "disconnect"
+    IMPORT = "import"  # credentials were taken over from existing settings
+    REFRESH = "refresh"
+    KEY_USE = "key_use"  # an API key was used for something that changes state or reads a user's data
+    REFUSED = "refused"
+    ROTATE = "rotate"
+    EXPORT = "export"
+    ERASE = "erase"
+
+
+class Audit(Protocol):
+    """Where actions are taken down."""
+
+    def record(
+        self, action: Action, *, user_key: str | None, actor: str, outcome: str = "ok", detail: Detail | None = None
+    ) -> None:
+        """`user_key`: whom it is about, canonical. `actor`: "user", "key:<id>", "bridge", "operator", "ip". `outcome`: "ok"
+        or a stable code."""
+
+
+class NoAudit:
+    """Takes nothing down; for parts that run without a log."""
+
+    def record(
+        self, action: Action, *, user_key: str | None, actor: str, outcome: str = "ok", detail: Detail | None = None
+    ) -> None:
+        """Nothing."""
+
+
+NO_AUDIT = NoAudit()
