@@ -1,7 +1,7 @@
-"""What the rooms of the bridge know of the audit log: one call that takes down what was done, by whom, and how it ended.
+"""What the rooms of the bridge know of the audit log: one call that takes down what was done, by whom, with what end.
 
-A call never blocks and never fails: the log behind it has a bounded queue and counts what it could not take. Must never be
-handed a secret, a user id, an e-mail address or a broker's account number in `detail`.
+A call never blocks and never fails: the log behind it has a bounded queue and counts what it could not take. Must never
+be handed a secret, a user id, an e-mail address or a broker's account number in `detail`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ class Audit(Protocol):
     def record(
         self, action: Action, *, user_key: str | None, actor: str, outcome: str = "ok", detail: Detail | None = None
     ) -> None:
-        """`user_key`: whom it is about, canonical. `actor`: "user", "key:<id>", "bridge", "operator", "ip". `outcome`: "ok"
-        or a stable code."""
+        """Take down one action. `user_key`: whom it is about, canonical. `outcome`: "ok" or a stable code.
+
+        `actor`: "user", "key:<id>", "bridge", "operator" or "ip".
+        """
 
 
 class NoAudit:
