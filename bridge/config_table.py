@@ -14,7 +14,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 from bridge.config import ENV_ENCODING, ENV_FILE, Settings
-from bridge.config_values import ApiKeyEntry
+from bridge.config_values import ApiKeyEntry, TokenKey
 from core.user_key import UserKeyMode
 
 
@@ -41,7 +41,7 @@ def describe(settings: Settings, env_file: str | Path | None = ENV_FILE) -> list
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         name = field_name.upper()
         source = "environment" if in_environment.get(name) else "file" if in_file.get(name) else "default"
-        if extra.get("hidden") or (extra.get("later") and source == "default"):
+        if extra.get("hidden"):
             continue
         value = getattr(settings, field_name)
         rows.append(
@@ -62,15 +62,20 @@ def _shown(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, tuple):
-        return ",".join(
-            f"{entry.id}:{'+'.join(sorted(entry.scopes))}:***" if isinstance(entry, ApiKeyEntry) else str(entry)
-            for entry in value
-        )
+        return ",".join(_entry(entry) for entry in value)
     return str(value)  # a Secret shows ***
+
+
+def _entry(entry: object) -> str:
+    if isinstance(entry, ApiKeyEntry):
+        return f"{entry.id}:{'+'.join(sorted(entry.scopes))}:***"
+    return f"{entry.id}:***" if isinstance(entry, TokenKey) else str(entry)
 
 
 def _type_name(field: Any) -> str:
     text = str(field.annotation)
+    if "TokenKey" in text:
+        return "list"
     if "Secret" in text:
         return "secret"
     if "ApiKeyEntry" in text or "tuple" in text:
@@ -79,6 +84,5 @@ def _type_name(field: Any) -> str:
         return "|".join(re.findall(r"'([^']+)'", text))
     if "UserKeyMode" in text:
         return "|".join(UserKeyMode)
-    return next(
-        (name for name, mark in (("integer", "int"), ("number", "float"), ("path", "Path")) if mark in text), "text"
-    )
+    marks = (("yes/no", "bool"), ("integer", "int"), ("number", "float"), ("path", "Path"))
+    return next((name for name, mark in marks if mark in text), "text")

@@ -33,8 +33,9 @@ ensure_venv() {
     _make_venv || return 1
   fi
   if cmp -s "$lock" .venv/.installed; then return 0; fi
-  # the development lock holds everything the production lock does, in the same versions
-  if [ "$lock" = requirements.txt ] && cmp -s requirements-dev.txt .venv/.installed; then return 0; fi
+  # the development lock holds everything the others do, in the same versions, and the demo's all of production's
+  if [ "$lock" != requirements-dev.txt ] && cmp -s requirements-dev.txt .venv/.installed; then return 0; fi
+  if [ "$lock" = requirements.txt ] && cmp -s requirements-demo.txt .venv/.installed; then return 0; fi
   echo "installing $lock into .venv" >&2
   # settings of a person's pip that would send the packages elsewhere; where they come from does not matter: hashes decide
   env -u PIP_TARGET -u PIP_PREFIX -u PIP_USER -u PIP_CONSTRAINT -u PIP_REQUIREMENT PIP_DISABLE_PIP_VERSION_CHECK=1 \

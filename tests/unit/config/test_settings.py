@@ -1,5 +1,6 @@
 """Settings: defaults, rules, one clear line for a wrong value, and no secret in any output."""
 
+import base64
 import os
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from bridge.config_values import is_loopback
 from core.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[3]
+TOKEN_KEY = base64.b64encode(bytes(range(32))).decode()
 SECRET = "canary-secret-0123456789-0123456789"
 DIGEST = "ab" * 32
 
@@ -78,10 +80,26 @@ def test_redis_is_the_store_when_it_is_configured(monkeypatch: pytest.MonkeyPatc
         ({"CACHE_STORES": "redis"}, "CACHE_STORES"),
         ({"CACHE_STORES": "memory,memory"}, "CACHE_STORES"),
         ({"CACHE_STORES": "postgres"}, "CACHE_STORES"),
-        ({"DATABASE_URL": "postgres://u:canary@h/d"}, "CACHE_STORES"),
-        ({"SUPABASE_URL": "https://x.supabase.co"}, "CACHE_STORES"),
-        ({"SUPABASE_JWT_SECRET": SECRET}, "SUPABASE_JWT_SECRET"),
-        ({"JWKS_URL": "https://x/jwks"}, "JWKS_URL"),
+        ({"DATABASE_URL": "mysql://u:canary@h/d"}, "DATABASE_URL"),
+        ({"DATABASE_CONNECTIONS": "2"}, "DATABASE_CONNECTIONS"),
+        ({"CACHE_STORES": "supabase", "SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_SECRET_KEY"),
+        ({"SUPABASE_SECRET_KEY": "canary"}, "SUPABASE_SECRET_KEY"),
+        ({"SUPABASE_URL": "http://x.supabase.co"}, "SUPABASE_URL"),
+        ({"SUPABASE_KV_TABLE": "users; drop table x"}, "SUPABASE_KV_TABLE"),
+        ({"CACHE_UNLOGGED": "1"}, "CACHE_UNLOGGED"),
+        ({"SUPABASE_JWT_SECRET": SECRET}, "JWT_ISSUER"),
+        ({"SUPABASE_JWT_SECRET": "canary-short"}, "SUPABASE_JWT_SECRET"),
+        ({"JWKS_URL": "http://x/jwks"}, "JWKS_URL"),
+        ({"JWKS_URL": "https://x/jwks", "SUPABASE_JWT_SECRET": SECRET, "JWT_ISSUER": "i"}, "JWKS_URL"),
+        ({"USER_ID_CLAIM": "phone"}, "USER_ID_CLAIM"),
+        ({"OAUTH_RETURN_URLS": "http://app.example.com/"}, "OAUTH_RETURN_URLS"),
+        ({"OAUTH_RETURN_URLS": "https://*.example.com/"}, "OAUTH_RETURN_URLS"),
+        ({"TOKEN_ENCRYPTION_KEYS": "canary"}, "TOKEN_ENCRYPTION_KEYS"),
+        ({"TOKEN_ENCRYPTION_KEYS": "k1:canary"}, "TOKEN_ENCRYPTION_KEYS"),
+        ({"TOKEN_ENCRYPTION_KEYS": f"k1:{TOKEN_KEY},k1:{TOKEN_KEY}"}, "TOKEN_ENCRYPTION_KEYS"),
+        ({"TOKEN_ENCRYPTION_KEYS": f"k1:{TOKEN_KEY}"}, "TOKEN_ENCRYPTION_KEYS"),  # no database to keep tokens in
+        ({"SESSION_IDLE_DAYS": "-1"}, "SESSION_IDLE_DAYS"),
+        ({"ALERT_WEBHOOK_URL": "http://canary.example.com"}, "ALERT_WEBHOOK_URL"),
         ({"REDIS_URL": "http://h"}, "REDIS_URL"),
         ({"REDIS_URL": "redis://:canary@h:badport/0"}, "REDIS_URL"),
         ({"REDIS_URL": "redis://h", "REDIS_HOST": "h"}, "REDIS_HOST"),
@@ -135,8 +153,41 @@ def test_a_foreign_host_is_not_loopback(host: str):
     assert not is_loopback(host)
 
 
-def test_a_store_of_a_later_version_is_no_error_when_others_are_named(monkeypatch: pytest.MonkeyPatch):
-    assert load(monkeypatch, DATABASE_URL="postgres://x", CACHE_STORES="memory").store_names == ("memory",)
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"DATABASE_URL": "postgres://u@h/d"}, ("postgres",)),
+        ({"DATABASE_URL": "postgres://u@h/d", "REDIS_HOST": "h"}, ("postgres", "redis")),
+        ({"DATABASE_URL": "postgres://u@h/d", "CACHE_STORES": "memory"}, ("memory",)),
+        ({"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SECRET_KEY": "k"}, ("supabase",)),
+        ({"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SERVICE_ROLE_KEY": "k"}, ("supabase",)),
+        ({"SUPABASE_URL": "https://x.supabase.co"}, ("memory",)),  # then it only names the issuer of user tokens
+    ],
+)
+def test_the_stores_follow_from_what_is_configured(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], names: tuple[str, ...]
+):
+    assert load(monkeypatch, **values).store_names == names
+
+
+@pytest.mark.parametrize(
+    ("values", "issuer"),
+    [
+        ({"SUPABASE_URL": "https://x.supabase.co/", "SUPABASE_JWT_SECRET": SECRET}, "https://x.supabase.co/auth/v1"),
+        ({"JWKS_URL": "https://x.io/auth/v1/.well-known/jwks.json"}, "https://x.io/auth/v1"),
+        ({"JWKS_URL": "https://x.io/keys", "JWT_ISSUER": "https://issuer"}, "https://issuer"),
+    ],
+)
+def test_the_issuer_of_user_tokens_is_known(monkeypatch: pytest.MonkeyPatch, values: dict[str, str], issuer: str):
+    settings = load(monkeypatch, **values)
+    assert settings.token_issuer == issuer
+    assert not settings.auth_open
+
+
+def test_a_browser_may_return_to_the_apps_own_origins_when_no_others_are_named(monkeypatch: pytest.MonkeyPatch):
+    origin, named = "https://app.example.com", "https://app.example.com/connected"
+    assert load(monkeypatch, CORS_ORIGINS=origin).return_urls == (origin,)
+    assert load(monkeypatch, CORS_ORIGINS=origin, OAUTH_RETURN_URLS=named).return_urls == (named,)
 
 
 def test_the_file_is_read_in_development_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -174,15 +225,20 @@ def test_the_table_names_every_variable_and_shows_no_secret(monkeypatch: pytest.
         REDIS_URL=f"redis://:{SECRET}@h",
         CTRADER_CLIENT_ID="id",
         CTRADER_CLIENT_SECRET=SECRET,
+        DATABASE_URL=f"postgres://u:{SECRET}@h/d",
+        TOKEN_ENCRYPTION_KEYS=f"k1:{TOKEN_KEY}",
+        ALERT_WEBHOOK_URL=f"https://h/{SECRET}",
     )
     rows = describe(settings, None)
     text = repr(rows) + repr(settings) + str(settings)
     assert "canary" not in text
     assert DIGEST not in repr(rows)
+    assert TOKEN_KEY not in text
+    assert TOKEN_KEY in {secret.reveal() for secret in settings.secrets}
     assert all(row.type and row.description for row in rows)
     names = {row.name for row in rows}
     assert {"PORT", "REDIS_URL", "CTRADER_DEMO_URL", "DRAIN_SECONDS"} <= names
-    assert not {"DATABASE_URL", "PAAS", "JWKS_URL"} & names
+    assert not {"PAAS", "LATER_IGNORED"} & names
 
 
 def test_the_password_in_a_url_is_a_secret_by_itself(monkeypatch: pytest.MonkeyPatch):
