@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -64,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--seconds", type=_positive, help="end after this time; exit 0 when all three were live and fresh"
     )
-    demo.add_argument("--memory", action="store_true", help="keep records in memory even when REDIS_URL is set")
+    demo.add_argument(
+        "--memory", action="store_true", help="without embedded Postgres and Valkey: records and sessions in memory"
+    )
     demo.add_argument("--port", type=int, default=0, help="port of the bridge (default: any free one)")
     keys = command("keys", "Make API keys.", _keys)
     keys.add_argument("action", choices=["new"], help="new: print a key and its entry for API_KEYS")
@@ -93,8 +96,9 @@ def _demo(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     secret = Secret(secrets.token_urlsafe(32))
     (app_id, app), (ops_id, ops) = new_key("app"), new_key("ops")
     entries = f"{app_id}:app:{digest_of(app.reveal(), secret)},{ops_id}:ops:{digest_of(ops.reveal(), secret)}"
-    redis_url = None if options.memory else load_settings().redis_target
-    demo = Demo(DemoKeys(secret, entries, app, ops), seconds=options.seconds, redis_url=redis_url, port=options.port)
+    tokens = Secret(base64.b64encode(secrets.token_bytes(32)).decode())
+    keys = DemoKeys(secret, entries, app, ops, tokens)
+    demo = Demo(keys, seconds=options.seconds, memory=options.memory, port=options.port)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(demo.run())
 

@@ -25,6 +25,8 @@ from rich.live import Live
 from rich.table import Table
 
 from bridge.demo_child import Child, DemoFailed
+from bridge.embedded.postgres import PostgresServer
+from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.tasks import Tasks
 from core.secret import Secret
 from core.user_key import UserKeyScheme
@@ -42,12 +44,13 @@ LEAST_NEEDED = ("P&L", "account", "flushes", "events", "positions", "balance")
 
 @dataclass(frozen=True, slots=True)
 class DemoKeys:
-    """API keys made for this run: the hashing secret, the value of API_KEYS, and both keys."""
+    """Keys made for this run: the hashing secret, the value of API_KEYS, both API keys, the key that seals tokens."""
 
     secret: Secret
     entries: str
     app: Secret
     ops: Secret
+    tokens: Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,10 @@ class Row:
 class Demo:
     """One run."""
 
-    def __init__(self, keys: DemoKeys, *, seconds: float | None, redis_url: Secret | None, port: int) -> None:
+    def __init__(self, keys: DemoKeys, *, seconds: float | None, memory: bool, port: int) -> None:
         self._keys = keys
         self._seconds = seconds
-        self._redis_url = redis_url
+        self._memory = memory
         self._port = port
         self._url = self._admin = ""
         self._rng = random.Random(1)
@@ -108,11 +111,34 @@ class Demo:
             timeout = aiohttp.ClientTimeout(total=CALL_S)
             self._http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
             try:
+                stores = {} if self._memory else await self._start_servers(stack)
                 simulator = await self._start_simulator(stack, folder)
-                bridge = await self._start_bridge(stack, folder, simulator)
+                bridge = await self._start_bridge(stack, folder, simulator, stores)
+                if not self._memory:
+                    await self._store_credentials(simulator)
                 return await self._show([simulator.child, bridge])
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise DemoFailed(f"a part did not answer: {type(error).__name__}: {error}") from error
+
+    async def _start_servers(self, stack: AsyncExitStack) -> dict[str, str]:
+        """Real Postgres and Valkey of this run's own; the settings that name them."""
+        servers = PostgresServer(), ValkeyServer()
+        for server in servers:
+            stack.push_async_callback(asyncio.to_thread, server.stop)
+            try:
+                await asyncio.to_thread(server.start)
+            except RuntimeError as error:
+                raise DemoFailed(str(error)) from error
+        sealing = f"demo:{self._keys.tokens.reveal()}"
+        return {"DATABASE_URL": servers[0].url(), "REDIS_URL": servers[1].url, "TOKEN_ENCRYPTION_KEYS": sealing}
+
+    async def _store_credentials(self, simulator: Simulated) -> None:
+        """Hand the users' tokens to the bridge as the app's server would; it seals them."""
+        users = orjson.loads(await asyncio.to_thread(simulator.credentials.read_bytes))["users"]
+        for user, brokers in users.items():
+            for broker, credentials in brokers.items():
+                body = {"userId": user, "broker": broker, "credentials": credentials}
+                await self._api("PUT", "/api/credentials", app=True, body=body)
 
     async def _start_simulator(self, stack: AsyncExitStack, folder: Path) -> Simulated:
         ports = [f"--{name}-port=0" for name in ("ctrader", "ctrader-live", "ctrader-tls", "admin")]
@@ -123,21 +149,23 @@ class Demo:
         self._admin = f"http://127.0.0.1:{found['admin']}/sim"
         return Simulated(child, found["ctrader"], found["ctraderLive"], folder / "credentials.json")
 
-    async def _start_bridge(self, stack: AsyncExitStack, folder: Path, simulator: Simulated) -> Child:
+    async def _start_bridge(
+        self, stack: AsyncExitStack, folder: Path, simulator: Simulated, stores: Mapping[str, str]
+    ) -> Child:
         settings = {
+            **stores,
             "PORT": str(self._port),
             "HOST": "127.0.0.1",
             "API_KEY_SECRET": self._keys.secret.reveal(),
             "API_KEYS": self._keys.entries,
-            "BRIDGE_CREDENTIALS_FILE": str(simulator.credentials),
             "CTRADER_CLIENT_ID": "sim-client",
             "CTRADER_CLIENT_SECRET": "sim-secret",
             "CTRADER_DEMO_URL": f"ws://127.0.0.1:{simulator.port}",
             "CTRADER_LIVE_URL": f"ws://127.0.0.1:{simulator.live_port}",
             "LOG_FORMAT": "json",
         }
-        if self._redis_url is not None:
-            settings["REDIS_URL"] = self._redis_url.reveal()
+        if self._memory:
+            settings["BRIDGE_CREDENTIALS_FILE"] = str(simulator.credentials)
         child = await Child.start("bridge", ["serve"], env={**_surroundings(), **settings}, folder=folder)
         stack.push_async_callback(child.stop)
         self._url = await child.ready(_url_of)
@@ -147,10 +175,10 @@ class Demo:
     def _introduce(self) -> None:
         app, ops = self._keys.app.reveal(), self._keys.ops.reveal()
         first = UserKeyScheme().keys(USERS[0]).canonical
-        store = "memory" if self._redis_url is None else "Redis"
+        store = "kept in memory" if self._memory else "kept in an embedded PostgreSQL and copied to an embedded Valkey"
         for line in (
             self._url,
-            f"records are kept in {store}; documentation: {self._url}/docs",
+            f"records are {store}; documentation: {self._url}/docs",
             f"app key: {app}",
             f"ops key: {ops}",
             "try:",
