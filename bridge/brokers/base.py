@@ -85,7 +85,8 @@ class BrokerFault(BridgeError):
 
     `retry_after_s`: the earliest sensible next attempt, in seconds from now, when known. `broker_code`: the broker's
     own code, for logs and /explain. `shared`: the fault is the channel's, not this account's; every session on it is
-    hit and the adapter itself paces the next attempt.
+    hit and the adapter itself paces the next attempt. `in_doubt`: no answer came to a request that the broker may have
+    carried out, so a token or code that was sent with it may be spent.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class BrokerFault(BridgeError):
         retry_after_s: float | None = None,
         broker_code: str | None = None,
         shared: bool = False,
+        in_doubt: bool = False,
     ) -> None:
         super().__init__(reason.message)
         self.kind = kind
@@ -103,6 +105,7 @@ class BrokerFault(BridgeError):
         self.retry_after_s = retry_after_s
         self.broker_code = broker_code
         self.shared = shared
+        self.in_doubt = in_doubt
 
 
 class ChooseAccount(BrokerFault):
@@ -252,7 +255,8 @@ class Broker(Protocol):
         """Exchange the refresh token. Raises BrokerFault.
 
         The old refresh token is spent by this: only `bridge.credentials` calls it, one at a time per grant, and
-        commits the result before use. FATAL_USER means the refusal is final.
+        commits the result before use. FATAL_USER means the refusal is final; a fault that is `in_doubt` may have spent
+        the token, any other has not.
         """
 
     def consent_url(self, *, state: str, redirect_uri: str, scope: ConsentScope) -> str:

@@ -11,15 +11,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from urllib.parse import urlencode
 
 from bridge.brokers.base import (
     BrokerAccount,
     BrokerFault,
     Capabilities,
     ChannelHealth,
+    ConsentScope,
     Credential,
     Environment,
     FaultKind,
+    IssuedTokens,
     Reason,
     ReasonCode,
     SessionListener,
@@ -163,7 +166,7 @@ class FakeBroker:
     name = "fake"
 
     def __init__(self, *, slots: int = 20, login_s: float = 0.3) -> None:
-        self.capabilities = Capabilities(refresh=True)
+        self.capabilities = Capabilities(refresh=True, consent=True)
         self.slots = slots
         self.login_s = login_s
         self.logout_s = 0.1
@@ -180,6 +183,8 @@ class FakeBroker:
         self.logouts: list[str | None] = []
         self.reconciled: list[tuple[str | None, bool]] = []
         self.refreshes: list[str] = []
+        self.exchanged: list[tuple[str, str]] = []  # code, redirect_uri
+        self.exchange_result: BrokerFault | None = None
         self.live: list[FakeAccount] = []
         self.accounts_made: list[FakeAccount] = []
         self.mirrors: dict[str, AccountMirror] = {}
@@ -237,7 +242,7 @@ class FakeBroker:
             return []
         return list(self.covered)
 
-    async def refresh(self, credential: Credential) -> Mapping[str, Secret]:
+    async def refresh(self, credential: Credential) -> IssuedTokens:
         token = credential.secrets["accessToken"].reveal()
         self.refreshes.append(token)
         await asyncio.sleep(0.5)
@@ -245,7 +250,17 @@ class FakeBroker:
             raise self.refresh_result
         if self.refresh_result is not None:
             await self.refresh_result()
-        return {"accessToken": Secret(token + "+")}
+        return IssuedTokens({"accessToken": Secret(token + "+")})
+
+    def consent_url(self, *, state: str, redirect_uri: str, scope: ConsentScope) -> str:
+        query = urlencode({"state": state, "redirect_uri": redirect_uri, "scope": scope.value})
+        return f"https://broker.example/consent?{query}"
+
+    async def exchange_code(self, code: Secret, *, redirect_uri: str) -> IssuedTokens:
+        self.exchanged.append((code.reveal(), redirect_uri))
+        if isinstance(self.exchange_result, BrokerFault):
+            raise self.exchange_result
+        return IssuedTokens({"accessToken": Secret(f"access-of-{code.reveal()}")}, 2_628_000.0)
 
     def health(self) -> ChannelHealth:
         return ChannelHealth(1, "up", None)
@@ -280,7 +295,7 @@ class FakeCredentials:
             assert current is not None
             if current.secrets != stale.secrets:
                 return current
-            secrets = await refresher(stale)
+            secrets = (await refresher(stale)).secrets
             renewed = Credential(stale.grant_id, stale.environment, secrets, stale.account_id)
             self.put(user_id, renewed, broker)
             return renewed

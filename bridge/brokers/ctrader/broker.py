@@ -15,15 +15,18 @@ from bridge.brokers.base import (
     BrokerFault,
     Capabilities,
     ChannelHealth,
+    ConsentScope,
     Credential,
     Environment,
     FaultKind,
+    IssuedTokens,
     ReasonCode,
     SessionListener,
     Stage,
 )
 from bridge.brokers.ctrader import credential as credentials
-from bridge.brokers.ctrader import faults, login
+from bridge.brokers.ctrader import faults, login, oauth
+from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.context import Context
 from bridge.brokers.ctrader.hub import AccountHub
 from bridge.brokers.ctrader.listing import Listed, Listing, choose, read_listing
@@ -34,6 +37,7 @@ from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.brokers.ctrader.stats import Stats
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
+from bridge.telemetry.redaction import REDACTOR
 from core.account import AccountMirror
 from core.secret import Secret
 from protos.ctrader import messages_pb2
@@ -43,7 +47,7 @@ class CtraderBroker:
     """Implements `Broker`. Build one per process and application; call `close` at the end, which ends `tasks` too."""
 
     name = "ctrader"
-    capabilities = Capabilities(refresh=True)
+    capabilities = Capabilities(refresh=True, consent=True)
 
     def __init__(self, settings: CtraderSettings, clock: Clock, rng: random.Random, tasks: Tasks | None = None) -> None:
         self._settings = settings
@@ -79,28 +83,42 @@ class CtraderBroker:
         listing = await self._read_listing(credential.environment, credentials.access_token(credential), Priority.AUTH)
         return [account.account() for account in listing.accounts]
 
-    async def refresh(self, credential: Credential) -> Mapping[str, Secret]:
-        """Exchange the refresh token in band (ctrader.md §2.2); it is spent by this. Raises BrokerFault.
+    async def refresh(self, credential: Credential) -> IssuedTokens:
+        """Exchange the refresh token; it is spent by this. Raises BrokerFault.
 
-        A timeout or a cut leaves the outcome unknown and is transient: the caller tries the old pair once more.
+        In band while a channel of that environment is up (ctrader.md §2.2), else by HTTP (§2.1), which works during an
+        outage of the channels too. One call goes one way only: a token that may have been sent is not sent again here.
         """
         old = credential.secrets.get("refreshToken")
         if old is None:
             raise credentials.cannot_refresh()
-        channel = self._pools[credential.environment].any()
-        await channel.ready()
-        request = messages_pb2.ProtoOARefreshTokenReq(refreshToken=old.reveal())
-        reply = messages_pb2.ProtoOARefreshTokenRes
+        channel = self._pools[credential.environment].open_channel()
+        way = "http" if channel is None else "in_band"
         try:
-            answer = await channel.call(request, reply, Priority.AUTH_AT_RISK, self._settings.auth_timeout_s)
+            issued = await (oauth.refresh(self._settings, old) if channel is None else self._refresh(channel, old))
         except BrokerFault as fault:
-            self._stats.count("refreshes_refused")
+            self._stats.count(f"refreshes_failed.{way}")
             raise faults.refused_refresh(fault) from fault
-        self._stats.count("refreshes")
-        access = Secret(answer.accessToken)
-        self._context.token_issued(access.fingerprint())
-        self._context.listings.drop(credentials.access_token(credential).fingerprint())
-        return {"accessToken": access, "refreshToken": Secret(answer.refreshToken)}
+        self._stats.count(f"refreshes.{way}")
+        self._context.token_issued(issued.secrets["accessToken"].fingerprint())
+        if (stale := credential.secrets.get("accessToken")) is not None:
+            self._context.listings.drop(stale.fingerprint())
+        return issued
+
+    def consent_url(self, *, state: str, redirect_uri: str, scope: ConsentScope) -> str:
+        """See `oauth.consent_url`."""
+        return oauth.consent_url(self._settings, state=state, redirect_uri=redirect_uri, scope=scope)
+
+    async def exchange_code(self, code: Secret, *, redirect_uri: str) -> IssuedTokens:
+        """Spend a consent code (ctrader.md §2.1); what it issues ends the user's previous pair. Raises BrokerFault."""
+        try:
+            issued = await oauth.exchange_code(self._settings, code, redirect_uri)
+        except BrokerFault as fault:
+            self._stats.count("exchanges_failed")
+            raise oauth.refused_code(fault) from fault
+        self._stats.count("exchanges")
+        self._context.token_issued(issued.secrets["accessToken"].fingerprint())
+        return issued
 
     def health(self) -> ChannelHealth:
         """Channels of both environments."""
@@ -110,7 +128,7 @@ class CtraderBroker:
         """Counters: `requests.<outcome>`, `refusals.<code>`, `reconnects.<cause>`, `dials`, `dials_failed.<cause>`,
         `events.<type>`, `frames`, `bytes`, `unknown_payload_types`, `quarantined`, `foreign_events`, `late_events`,
         `garbage_frames`, `lost_events`, `reconciles`, `pnl_checks`,
-        `pnl_drifts`, `probes`, `refreshes` ...; the request round trip as
+        `pnl_drifts`, `probes`, `refreshes.<way>`, `refreshes_failed.<way>`, `exchanges` ...; the request round trip as
         `roundtrip.le_<s>` (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`.
         """
         values = self._stats.read()
@@ -169,6 +187,24 @@ class CtraderBroker:
             hubs = self._hubs[hub.environment]
             if hubs.get(hub.number) is hub:
                 del hubs[hub.number]
+
+    async def _refresh(self, channel: Channel, old: Secret) -> IssuedTokens:
+        """In band. Without an answer the outcome is not known."""
+        request = messages_pb2.ProtoOARefreshTokenReq(refreshToken=old.reveal())
+        reply = messages_pb2.ProtoOARefreshTokenRes
+        try:
+            answer = await channel.call(request, reply, Priority.AUTH_AT_RISK, self._settings.auth_timeout_s)
+        except BrokerFault as fault:
+            raise BrokerFault(  # a new one: that of an ended channel is everybody's
+                fault.kind,
+                fault.reason,
+                retry_after_s=fault.retry_after_s,
+                broker_code=fault.broker_code,
+                in_doubt=faults.maybe_done(fault),
+            ) from fault
+        issued = {"accessToken": Secret(answer.accessToken), "refreshToken": Secret(answer.refreshToken)}
+        REDACTOR.register(*issued.values())
+        return IssuedTokens(issued, float(answer.expiresIn) if answer.expiresIn > 0 else None)
 
     async def _read_listing(self, environment: Environment, token: Secret, priority: Priority) -> Listing:
         channel = self._pools[environment].any()

@@ -168,6 +168,13 @@ def refused_refresh(fault: BrokerFault) -> BrokerFault:
     return fault
 
 
+def maybe_done(fault: BrokerFault) -> bool:
+    """Whether a request that failed so may have been carried out: no answer came, or one that says just that."""
+    if fault.broker_code is None or fault.shared:
+        return fault.kind is not FaultKind.THROTTLE
+    return fault.broker_code == "TIMEOUT_ERROR"
+
+
 def access_denied(refusal: Refusal) -> bool:
     """True when the broker says in words what it has no code for."""
     return "access denied" in refusal.description.lower()

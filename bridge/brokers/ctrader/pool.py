@@ -79,7 +79,11 @@ class Pool:
         """A channel for requests that need no account: an open one if there is one."""
         if not self.channels:
             self.channels.append(self._new())
-        return next((channel for channel in self.channels if channel.up), self.channels[0])
+        return self.open_channel() or self.channels[0]
+
+    def open_channel(self) -> Channel | None:
+        """A channel that is up now, if any."""
+        return next((channel for channel in self.channels if channel.up), None)
 
     def slots(self) -> int:
         """Logins that may run at once (DESIGN §5): enough to keep every channel's budget busy, no more."""

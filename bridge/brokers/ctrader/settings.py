@@ -21,6 +21,8 @@ class CtraderSettings:
     client_secret: Secret
     live_url: str = "wss://live.ctraderapi.com:5035"
     demo_url: str = "wss://demo.ctraderapi.com:5035"
+    auth_url: str = "https://id.ctrader.com/my/settings/openapi/grantingaccess/"
+    token_url: str = "https://openapi.ctrader.com/apps/token"  # noqa: S105 (an address)
     tls_ca_file: str | None = None  # extra trusted certificate, for simulators and private gateways
 
     channels: int = 1
@@ -44,6 +46,7 @@ class CtraderSettings:
     stable_s: float = 60.0
 
     auth_timeout_s: float = 10.0
+    token_timeout_s: float = 10.0  # of a whole request to the token endpoint
     snapshot_timeout_s: float = 15.0
     market_timeout_s: float = 15.0
     reconcile_timeout_s: float = 30.0

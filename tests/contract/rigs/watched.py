@@ -59,7 +59,7 @@ class Watched:
                         await asyncio.sleep(max(fault.retry_after_s or 0.0, 0.02))
 
     async def refresh(self) -> None:
-        secrets = await self.rig.broker.refresh(self.credential)
+        secrets = (await self.rig.broker.refresh(self.credential)).secrets
         old = self.credential
         self.credential = Credential(old.grant_id, old.environment, secrets, old.account_id)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.brokers.base import BrokerFault, Credential, Environment, FaultKind, Reason, ReasonCode
+from bridge.brokers.base import BrokerFault, Credential, Environment, FaultKind, IssuedTokens, Reason, ReasonCode
 from bridge.credentials import disk
 from bridge.credentials.file import CredentialsFile
 from bridge.credentials.parsing import parse, replace_secrets
@@ -69,7 +69,7 @@ class World:
         found: dict[str, Any] = json.loads(self.path.read_bytes())["users"][user]["broker"]
         return found
 
-    async def refresher(self, stale: Credential) -> Mapping[str, Secret]:
+    async def refresher(self, stale: Credential) -> IssuedTokens:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -83,7 +83,7 @@ class World:
             if self.in_refresh is not None:
                 self.in_refresh()
             await asyncio.sleep(0.01)
-            return {"accessToken": Secret(f"new-a{number}"), "refreshToken": Secret(f"new-r{number}")}
+            return IssuedTokens({"accessToken": Secret(f"new-a{number}"), "refreshToken": Secret(f"new-r{number}")})
         finally:
             self.running -= 1
 
