@@ -1,4 +1,4 @@
-"""The admin HTTP server: `Actions` over HTTP for tests and people, and the OAuth token endpoint.
+"""The admin HTTP server: `Actions` over HTTP for tests and people, and the OAuth consent page and token endpoint.
 
 Errors are `{"error": {"code", "message", "field"}}` with 404 for unknown things, 422 for impossible input, 409 for what
 the broker refuses. It must not hold logic of its own: every route is one call of `Actions`.
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from bridge.simulator import schemas
 from bridge.simulator.actions import Actions, Refusal
+from bridge.simulator.consent import consent_page, decide
 from bridge.simulator.oauth import token_endpoint
 from core.errors import InvalidInput, NotFound
 from core.paper_trader import KEEP, Level, OrderChanges
@@ -65,6 +66,8 @@ def make_app(actions: Actions) -> web.Application:
             web.post("/sim/oauth/codes", mint_code),
             web.post("/sim/users/{user:[0-9]+}/revoke", revoke),
             web.post("/sim/users/{user:[0-9]+}/expire", expire),
+            web.get("/apps/auth", oauth_page),
+            web.post("/apps/auth", oauth_decision),
             web.get("/apps/token", oauth_token),
             web.post("/apps/token", oauth_token),
         ]
@@ -247,6 +250,17 @@ async def revoke(request: web.Request) -> web.Response:
 async def expire(request: web.Request) -> web.Response:
     request.app[ACTIONS].expire(int(request.match_info["user"]))
     return _json({})
+
+
+async def oauth_page(request: web.Request) -> web.Response:
+    page = consent_page(request.app[ACTIONS].services, request.query)
+    return web.Response(text=page, content_type="text/html")
+
+
+async def oauth_decision(request: web.Request) -> web.Response:
+    parameters = {name: str(value) for name, value in (await request.post()).items()}
+    target = decide(request.app[ACTIONS].services, parameters)
+    return web.Response(status=303, headers={"Location": target})
 
 
 async def oauth_token(request: web.Request) -> web.Response:

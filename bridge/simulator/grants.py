@@ -25,9 +25,9 @@ def renew(services: Services, refresh_token: str) -> Grant | None:
     return grant
 
 
-def exchange(services: Services, code: str) -> Grant | None:
+def exchange(services: Services, code: str, redirect_uri: str | None) -> Grant | None:
     """Spend a consent code; the new consent ends the sessions of the one before."""
-    result = services.tokens.exchange(code, services.clock.now_ms())
+    result = services.tokens.exchange(code, services.clock.now_ms(), redirect_uri)
     if result is None:
         return None
     grant, replaced = result

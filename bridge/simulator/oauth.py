@@ -24,7 +24,7 @@ def token_endpoint(services: Services, parameters: Mapping[str, str]) -> Answer:
         case "refresh_token":
             return _refresh(services, parameters.get("refresh_token", ""))
         case "authorization_code":
-            grant = exchange(services, parameters.get("code", ""))
+            grant = exchange(services, parameters.get("code", ""), parameters.get("redirect_uri"))
             return _error("ACCESS_DENIED", "Access denied") if grant is None else _granted(services, grant)
         case _:
             return _error("INVALID_REQUEST", "grant_type is not supported")

@@ -30,7 +30,7 @@ class TokenBook:
         self._by_access: dict[str, Grant] = {}
         self._by_refresh: dict[str, Grant] = {}
         self._by_user: dict[int, Grant] = {}
-        self._codes: dict[str, tuple[int, bool, int]] = {}
+        self._codes: dict[str, tuple[int, bool, int, str | None]] = {}
         self._minted = 0
         self._consents: dict[int, int] = {}
 
@@ -56,20 +56,20 @@ class TokenBook:
         self._forget(old)
         return self._renew(old, old.trade, now_ms)
 
-    def mint_code(self, user: int, trade: bool, now_ms: int) -> str:
-        """A consent code for `user`: single use, good for a minute."""
+    def mint_code(self, user: int, trade: bool, now_ms: int, redirect_uri: str | None = None) -> str:
+        """A consent code for `user`: single use, good for a minute, for whoever names the same `redirect_uri`."""
         self._minted += 1
         code = f"sim-code-{user}-{self._minted}"
-        self._codes[code] = (user, trade, now_ms + self._code_life_ms)
+        self._codes[code] = (user, trade, now_ms + self._code_life_ms, redirect_uri)
         return code
 
-    def exchange(self, code: str, now_ms: int) -> tuple[Grant, str | None] | None:
+    def exchange(self, code: str, now_ms: int, redirect_uri: str | None = None) -> tuple[Grant, str | None] | None:
         """Spend a code: the new grant and the access token it replaces (None if there was none).
 
-        None for an unknown, spent or old code.
+        None for an unknown, spent or old code, or one that was given to another address.
         """
-        user, trade, until_ms = self._codes.pop(code, (0, False, 0))
-        if now_ms >= until_ms:
+        user, trade, until_ms, bound_to = self._codes.pop(code, (0, False, 0, None))
+        if now_ms >= until_ms or bound_to not in (None, redirect_uri):
             return None
         old = self._by_user.get(user)
         if old is None:
