@@ -1,22 +1,20 @@
 """Reads request bodies: bounded in bytes and time, then JSON without any of its ambiguities.
 
-orjson keeps the last of two equal keys silently, so request bodies are read with the standard decoder, which shows
-every pair. Invariant: no more than LARGEST_BODY bytes plus one read buffer are ever held.
+Invariant: no more than LARGEST_BODY bytes plus one read buffer are ever held.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json  # noqa: TID251 (the only decoder here that shows duplicate keys)
 from typing import Any, NoReturn
 
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from bridge.api.problems import Problem
+from bridge.api.strict_json import NotStrict, strict_loads
 
 LARGEST_BODY = 64 * 1024
-DEEPEST = 16
 _DISCARD_WITHIN_S = 0.2
 
 
@@ -62,45 +60,9 @@ async def _refuse_large(request: BaseRequest) -> NoReturn:
 
 
 def loads(body: bytes) -> Any:
-    """Strict JSON. Raises Problem 422 for anything else: duplicate keys, NaN, deep nesting, broken UTF-8."""
+    """Strict JSON. Raises Problem 422 for anything else."""
     try:
-        data = json.loads(body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except _Refused as refused:
-        raise _invalid(str(refused)) from None
-    except UnicodeDecodeError:
-        raise _invalid("the body is not UTF-8") from None
-    except RecursionError:
-        raise _invalid("the body is nested too deeply") from None
-    except ValueError:
-        raise _invalid("the body is not JSON") from None
-    if _depth(data) > DEEPEST:
-        raise _invalid("the body is nested too deeply")
-    return data
-
-
-class _Refused(ValueError):
-    """JSON that is well-formed but ambiguous."""
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise _Refused("a name appears twice in one object")
-    return data
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _Refused("NaN and Infinity are not JSON")
-
-
-def _depth(data: Any) -> int:
-    """How deeply lists and objects are nested, without recursion."""
-    depth, level = 0, [data]
-    while level := [item for item in level if isinstance(item, (dict, list))]:
-        depth += 1
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-    return depth
-
-
-def _invalid(message: str) -> Problem:
-    return Problem("invalid-input", message, errors=[("body", message)])
+        return strict_loads(body)
+    except NotStrict as refused:
+        message = f"the body {refused}"
+        raise Problem("invalid-input", message, errors=[("body", message)]) from None
