@@ -18,24 +18,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from bridge.api.callers import CallerResolver
-from bridge.api.dispatch import Policy
-from bridge.api.keys import ApiKey, KeyRing
 from bridge.api.ports import Services
 from bridge.api.server import ApiServer
-from bridge.brokers.base import Broker
-from bridge.brokers.ctrader.broker import CtraderBroker
-from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.assembly import build_brokers, build_keys, build_policy, build_stores
 from bridge.cache.flusher import Flusher
 from bridge.cache.planning import FlushMode
 from bridge.cache.reader import Reader
 from bridge.cache.record import is_fresh
-from bridge.cache.store import Store
-from bridge.cache.stores.memory import MemoryStore
-from bridge.cache.stores.redis import RedisStore
 from bridge.config import VERSION, Settings
 from bridge.credentials.file import CredentialsFile
 from bridge.credentials.guarded import GuardedCredentials
-from bridge.runtime.clock import Clock, SystemClock
+from bridge.runtime.clock import SystemClock
 from bridge.runtime.shutdown import Shutdown
 from bridge.runtime.tasks import Tasks
 from bridge.sessions.service import SessionService
@@ -56,35 +49,6 @@ GC_THRESHOLDS = (50_000, 50, 1000)  # reference/perf.md F: frozen start, rare yo
 FILES_WANTED = 65_536
 CRASHED = 1
 SUPERVISOR_TASK = "sessions:supervisor"
-
-
-def build_stores(settings: Settings, clock: Clock) -> list[Store]:
-    """The stores of CACHE_STORES, primary first."""
-    stores: list[Store] = []
-    for name in settings.store_names:
-        if name == "redis" and settings.redis_target is not None:
-            stores.append(RedisStore(settings.redis_target))
-        else:
-            stores.append(MemoryStore(clock))
-    return stores
-
-
-def build_brokers(settings: Settings, clock: Clock, rng: random.Random) -> dict[str, Broker]:
-    """The brokers that an application is configured for, by name."""
-    if settings.ctrader_client_id is None or settings.ctrader_client_secret is None:
-        log.warning("no cTrader application is configured, no session can start; set CTRADER_CLIENT_ID and _SECRET")
-        return {}
-    ctrader = CtraderSettings(
-        client_id=settings.ctrader_client_id,
-        client_secret=settings.ctrader_client_secret,
-        live_url=settings.ctrader_live_url,
-        demo_url=settings.ctrader_demo_url,
-        channels=settings.ctrader_channels,
-        accounts_per_channel=settings.ctrader_accounts_per_channel or None,
-        requests_per_second=settings.ctrader_requests_per_second,
-        history_requests_per_second=settings.ctrader_history_requests_per_second,
-    )
-    return {"ctrader": CtraderBroker(ctrader, clock, rng)}
 
 
 class App:
@@ -175,18 +139,10 @@ class App:
             clock=clock,
             default_broker=DEFAULT_BROKER,
         )
-        keys = None
-        if settings.api_key_secret is not None and settings.api_keys:
-            entries = [ApiKey(entry.id, entry.scopes, entry.digest) for entry in settings.api_keys]
-            keys = KeyRing(settings.api_key_secret, entries)
-        policy = Policy(
-            cors_origins=frozenset(settings.cors_origins),
-            https=bool(settings.public_url and settings.public_url.startswith("https://")),
-        )
         return ApiServer(
             services,
-            CallerResolver(keys, proxy_hops=settings.trusted_proxy_hops),
-            policy,
+            CallerResolver(build_keys(settings), proxy_hops=settings.trusted_proxy_hops),
+            build_policy(settings),
             behind_proxy=settings.trusted_proxy_hops > 0 or settings.paas is not None,
             public_url=settings.public_url,
         )

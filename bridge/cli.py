@@ -139,7 +139,7 @@ def _config(options: argparse.Namespace, loop_factory: LoopFactory | None) -> in
 
 
 def _doctor(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
-    from bridge.app import build_stores
+    from bridge.assembly import build_stores
     from bridge.doctor import Doctor
     from bridge.runtime.clock import SystemClock
 

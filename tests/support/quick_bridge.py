@@ -7,7 +7,7 @@ of freshness are the real ones.
 import sys
 from functools import partial
 
-import bridge.app
+import bridge.assembly
 import bridge.sessions.backoff
 import bridge.sessions.session
 from bridge.__main__ import loop_factory
@@ -32,7 +32,7 @@ WAITS = {
 
 
 def shorten() -> None:
-    bridge.app.CtraderSettings = partial(CtraderSettings, **WAITS)  # type: ignore[misc, assignment]
+    bridge.assembly.CtraderSettings = partial(CtraderSettings, **WAITS)  # type: ignore[misc, assignment]
     bridge.sessions.session.STEADY_S = 0.1  # type: ignore[attr-defined]
     bridge.sessions.backoff.APPLICATION_FIRST_S = 0.5
     bridge.sessions.backoff.APPLICATION_CAP_S = 1.0

@@ -13,7 +13,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BROKER_WORDS = re.compile(r"ctrader|alpaca|\bprotos\b", re.IGNORECASE)
 ROOMS = ("bridge/brokers/ctrader/", "bridge/brokers/alpaca/", "bridge/simulator/")
-MODULES = ("bridge/app.py", "bridge/cli.py", "bridge/config.py", "bridge/demo.py")  # demo runs simulator and bridge
+# demo runs simulator and bridge
+MODULES = (
+    "bridge/app.py",
+    "bridge/assembly.py",
+    "bridge/cli.py",
+    "bridge/config.py",
+    "bridge/demo.py",
+)  # demo runs simulator and bridge
 PATHS = sorted(str(path.relative_to(ROOT)) for room in ("core", "bridge") for path in (ROOT / room).rglob("*.py"))
 
 
