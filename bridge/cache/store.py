@@ -43,7 +43,11 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A write that was not accepted, with what the store holds instead."""
+    """A write that was not accepted, with what the store holds instead.
+
+    A pair above the write's: somebody else owns the key. An equal pair: a replay. A pair below it: this one document
+    cannot be stored (the store has said so in the log); the next version is tried again.
+    """
 
     key: str
     fence: int
@@ -52,9 +56,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class StoreCapabilities:
-    """`fenced`: the compare happens inside the store. False only for a plain key-value fallback."""
+    """`fenced`: the compare happens inside the store. False only for a plain key-value fallback.
+
+    `exact`: documents come back byte for byte. False: as equal JSON, with the fence and version the store holds.
+    """
 
     fenced: bool = True
+    exact: bool = True
 
 
 class Store(Protocol):

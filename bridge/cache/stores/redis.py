@@ -3,14 +3,16 @@
 Beside each record lies a side key `pulse:fence:<key>` with fence and version as 2 x 16 digits: equal widths let the
 script compare plain strings, without parsing JSON and without losing precision. Neither key expires, so an older owner
 is refused even after its record was removed. `pulse:life` names the life of the data: when it is gone, the server lost
-what it held. The library never retries (it would stretch deadlines); a cancelled command costs its connection, so no
-reply can reach the next caller. The side keys are computed inside the scripts: a server, not a cluster.
+what it held. `pulse:deployment` names the database it belongs to: the scripts refuse to work for another. The library
+never retries (it would stretch deadlines); a cancelled command costs its connection, so no reply can reach the next
+caller. The side keys are computed inside the scripts: a server, not a cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,21 +20,31 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError
+from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 
 from bridge.cache.store import CHUNK, Refusal, StoreCapabilities, Stored, StoreUnavailable, Write
 from core.errors import ConfigurationError
 from core.secret import Secret
 
+log = logging.getLogger(__name__)
+
 SIDE = "pulse:"  # prefix of everything that is not a record
 FENCE = SIDE + "fence:"
 WRITE_CONNECTIONS = 2  # one flush in flight, and a spare for a probe
 READ_CONNECTIONS = 16
+FOREIGN_HINT = "this Redis belongs to another deployment (key pulse:deployment); give each its own server or database"
 _DIGITS = 16
 _STAMP = 2 * _DIGITS
 
-# Where there is no name for the life of the data, the server's time becomes it.
+# The last argument of every script: the deployment, or nothing. A server that belongs to nobody becomes this one's;
+# where there is no name for the life of the data, the server's time becomes it.
 _LIFE = """
+local deployment = ARGV[#ARGV]
+if deployment ~= '' then
+  local owner = redis.call('GET', 'pulse:deployment')
+  if owner and owner ~= deployment then return redis.error_reply('FOREIGN deployment') end
+  if not owner then redis.call('SET', 'pulse:deployment', deployment) end
+end
 local time = redis.call('TIME')
 local life = redis.call('GET', 'pulse:life') or time[1] .. '.' .. time[2]
 """
@@ -101,12 +113,20 @@ return {life}
 class RedisStore:
     """A Redis or Valkey server under the Store protocol. Flushing and reading have connections of their own."""
 
-    def __init__(self, url: Secret, *, name: str = "redis", timeout_s: float = 1.5) -> None:
-        """`url`: redis://, rediss:// or unix://, with password and database. Raises ConfigurationError if malformed."""
+    def __init__(
+        self, url: Secret, *, name: str = "redis", timeout_s: float = 1.5, deployment_id: str | None = None
+    ) -> None:
+        """`url`: redis://, rediss:// or unix://, with password and database. Raises ConfigurationError if malformed.
+
+        `deployment_id`: the database's id; a server that belongs to another one is not used. None: not looked at. May
+        be set later, once it is known.
+        """
         self.name = name
+        self.deployment_id = deployment_id
         self.capabilities = StoreCapabilities()
         self.generation: str | None = None
         self._timeout_s = timeout_s
+        self._foreign = False  # the server belongs to another deployment
         self._writer = self._client(url, WRITE_CONNECTIONS)
         self._reader = self._client(url, READ_CONNECTIONS)
         self._write_script = self._writer.register_script(_WRITE)
@@ -129,10 +149,14 @@ class RedisStore:
         return Redis.from_pool(pool)
 
     async def open(self) -> None:
-        """Try the server once: a refused password stops the start, an unreachable server does not."""
+        """Try the server once: a refused password or a server that belongs to another deployment stops the start, an
+        unreachable server does not; met later, the latter counts as unavailable.
+        """
         try:
             await self.ping()
         except StoreUnavailable as error:
+            if self._foreign:
+                raise ConfigurationError(f"REDIS_URL: {FOREIGN_HINT}") from error
             if isinstance(error.__cause__, AuthenticationError):
                 raise ConfigurationError(f"store {self.name} refuses the user or password") from error
 
@@ -162,6 +186,8 @@ class RedisStore:
         """Documents and stamps in one round trip."""
         if not keys:
             return []
+        if self._foreign:
+            raise StoreUnavailable(f"{self.name}: {FOREIGN_HINT}")
         async with self._translated(self._reader):
             values: list[Any] = await self._reader.mget([*keys, *[FENCE + key for key in keys]])
         documents, stamps = values[: len(keys)], values[len(keys) :]
@@ -209,10 +235,22 @@ class RedisStore:
     async def _run(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script, loading it where the server does not know it (restart, SCRIPT FLUSH); notes the life."""
         async with self._translated(self._writer):
-            call: Awaitable[list[Any]] = script(keys=keys, args=args)
-            life, *answer = await call
+            call: Awaitable[list[Any]] = script(keys=keys, args=[*args, self.deployment_id or ""])
+            try:
+                life, *answer = await call
+            except ResponseError as error:
+                if str(error).startswith("FOREIGN"):
+                    self._told_foreign()
+                    raise StoreUnavailable(f"{self.name}: {FOREIGN_HINT}") from error
+                raise
+        self._foreign = False
         self.generation = life.decode()
         return answer
+
+    def _told_foreign(self) -> None:
+        if not self._foreign:
+            log.error("store refused: %s", FOREIGN_HINT, extra={"store": self.name})
+        self._foreign = True
 
     @asynccontextmanager
     async def _translated(self, client: Redis, *, factor: int = 1) -> AsyncIterator[None]:
