@@ -2,49 +2,68 @@
 
 Every statement runs inside an explicit transaction with its own time limit, without named prepared statements and
 without any state of the session (no SET, no LISTEN, no session locks, no temporary tables). Waits are bounded: for a
-free connection, for a statement, for a new connection. Invariant: whatever asyncpg, the network or the server raises
-leaves here as one of the errors of this module.
+connection, for a statement, for an end. Invariants: whatever asyncpg, the network or the server raises leaves here as
+an error of `bridge.db.errors`; a connection of which it is not certain what it says next is never used again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import asyncpg
 
-from core.errors import BridgeError, ConfigurationError, Conflict, Unavailable
+from bridge.db.address import server_address
+from bridge.db.connection import (
+    BEGIN_S,
+    END_S,
+    Connection,
+    LimitedConnection,
+    Row,
+    drop,
+    limited,
+    rolled_back,
+    take_back,
+)
+from bridge.db.errors import (
+    FOREIGN,
+    DatabaseConflict,
+    DatabaseContended,
+    DatabaseDenied,
+    DatabaseMisused,
+    DatabaseReadOnly,
+    DatabaseRefusedValue,
+    DatabaseUnavailable,
+    cause_of,
+    translated,
+)
+from bridge.runtime.tasks import Tasks
 from core.secret import Secret
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "Connection",
+    "Database",
+    "DatabaseConflict",
+    "DatabaseContended",
+    "DatabaseDenied",
+    "DatabaseMisused",
+    "DatabaseReadOnly",
+    "DatabaseRefusedValue",
+    "DatabaseUnavailable",
+    "Row",
+]
 
-CONNECT_S = 5.0
-ACQUIRE_S = 2.0
+START_S = 5.0  # to have a connection with an open transaction, free or newly dialled
+BEGIN_TRIES = 3  # with new connections
 STATEMENT_S = 5.0
-IDLE_S = 300.0
-BEGIN_TRIES = 3
+MARGIN_S = 1.0  # the server ends a statement at its limit; we do when the server is gone
+PAUSE_S = 30.0  # between two statements of a transaction: a frozen process does not hold locks for longer
+IDLE_S = 300.0  # an unused connection is closed
 
-Row: TypeAlias = asyncpg.Record
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
-
-class DatabaseUnavailable(Unavailable):
-    """The database did not answer, cut the connection or cannot write now. What was asked may have been committed."""
-
-
-class DatabaseConflict(Conflict):
-    """A constraint refused the statement; `constraint` names it."""
-
-    def __init__(self, message: str, *, constraint: str | None) -> None:
-        super().__init__(message)
-        self.constraint = constraint
-
-
-class DatabaseMisused(BridgeError):
-    """The schema or the grants are not what this version needs (a missing table, column or permission)."""
+T = TypeVar("T")
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 
 class Database:
@@ -54,26 +73,26 @@ class Database:
         self._url = url
         self._size = size
         self._name = name
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pool: Pool | None = None
+        self._life = 0  # raised when what is wrong with one connection is wrong with all: they are dialled anew
+        self._tasks = Tasks("database")
 
     async def open(self) -> None:
         """Make the pool; dials nothing yet. Raises ConfigurationError for an address that can never work."""
         if self._pool is not None:
             return
-        try:
-            self._pool = await asyncpg.create_pool(
-                self._url.reveal(),
-                min_size=0,
-                max_size=self._size,
-                max_inactive_connection_lifetime=IDLE_S,
-                statement_cache_size=0,
-                timeout=CONNECT_S,
-                command_timeout=STATEMENT_S + 1.0,
-                reset=_nothing_to_reset,
-                server_settings={"application_name": self._name},
-            )
-        except (ValueError, asyncpg.InterfaceError) as error:
-            raise ConfigurationError("DATABASE_URL: is not an address of a Postgres database") from error
+        self._pool = await asyncpg.create_pool(
+            server_address(self._url),
+            min_size=0,
+            max_size=self._size,
+            max_inactive_connection_lifetime=IDLE_S,
+            statement_cache_size=0,
+            command_timeout=END_S,  # of what asyncpg does by itself, such as taking a statement back
+            connection_class=LimitedConnection,
+            init=self._dialled,
+            reset=_nothing_to_reset,
+            server_settings={"application_name": self._name},
+        )
 
     async def close(self) -> None:
         """Close every connection; never raises."""
@@ -81,30 +100,60 @@ class Database:
         if pool is None:
             return
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(END_S):
                 await pool.close()
-        except TimeoutError:
+        except FOREIGN:
             pool.terminate()
+        await self._tasks.close(END_S)
 
     @asynccontextmanager
-    async def transaction(self, *, timeout_s: float = STATEMENT_S) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, timeout_s: float = STATEMENT_S, pause_s: float = PAUSE_S
+    ) -> AsyncIterator[Connection]:
         """A transaction: committed when the block ends well, rolled back otherwise. `timeout_s` for each statement.
 
+        `pause_s`: when the block lets the server wait longer for its next statement, the server ends the transaction.
         Raises DatabaseUnavailable, DatabaseConflict, DatabaseMisused. After a failed commit the outcome is unknown:
         statements are written so that the caller may repeat them.
         """
-        connection, pool = await self._begin(timeout_s)
+        connection, pool = await self._begin(timeout_s, pause_s)
+        certain = False  # what the connection says next
         try:
+            yield connection
+            committed = await connection.execute("commit")
+            certain = True
+            if committed != "COMMIT":
+                raise DatabaseMisused("nothing was committed: a statement had failed and its error was passed over")
+        except FOREIGN as error:
+            certain = isinstance(error, asyncpg.PostgresError) and await rolled_back(connection)
+            meaning = translated(error)
+            if isinstance(meaning, DatabaseReadOnly):
+                self._life += 1
+            raise meaning from cause_of(error)
+        except Exception:
+            certain = certain or await rolled_back(connection)
+            raise
+        finally:  # cancelled in the middle of anything, it is not certain
+            if certain:
+                await _release(connection, pool)
+            else:
+                self._tasks.start(take_back(connection), name="take-back")
+
+    async def repeated(
+        self, work: Callable[[Connection], Awaitable[T]], *, tries: int = 3, timeout_s: float = STATEMENT_S
+    ) -> T:
+        """Run `work` in a transaction, and from the start again when others were in its way (DatabaseContended).
+
+        Raises what `transaction` raises; DatabaseContended after `tries`.
+        """
+        for left in range(tries - 1, -1, -1):
             try:
-                yield connection
-                await connection.execute("commit")
-            except BaseException:
-                await _roll_back(connection)
-                raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            raise translated(error) from error
-        finally:
-            await pool.release(connection)
+                async with self.transaction(timeout_s=timeout_s) as connection:
+                    return await work(connection)
+            except DatabaseContended:
+                if not left:
+                    raise
+        raise ValueError("tries must be 1 or more")
 
     async def fetch(self, sql: str, *arguments: object, timeout_s: float = STATEMENT_S) -> list[Row]:
         """All rows of one statement in its own transaction."""
@@ -127,60 +176,55 @@ class Database:
         async with self.transaction(timeout_s=timeout_s) as connection:
             await connection.execute(sql, *arguments)
 
-    async def _begin(self, timeout_s: float) -> tuple[Connection, asyncpg.Pool[asyncpg.Record]]:
+    async def _begin(self, timeout_s: float, pause_s: float) -> tuple[Connection, Pool]:
         """A connection with an open transaction. A connection found dead is replaced: nothing was asked of it yet."""
         pool = self._pool
         if pool is None:
             raise DatabaseUnavailable("the database is not open")
-        begin = f"begin; set local statement_timeout = {round(timeout_s * 1000)}"
-        failure: Exception | None = None
-        for _ in range(BEGIN_TRIES):
-            try:
-                connection = await pool.acquire(timeout=ACQUIRE_S)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                raise translated(error) from error
-            try:
+        begin = (
+            f"begin; set local statement_timeout = {round(timeout_s * 1000)};"
+            f" set local idle_in_transaction_session_timeout = {round(pause_s * 1000)}"
+        )
+        failure: Exception = TimeoutError()
+        try:
+            async with asyncio.timeout(START_S):
+                for _ in range(self._size + BEGIN_TRIES):
+                    connection = await pool.acquire()
+                    if limited(connection).life != self._life:
+                        drop(connection)
+                        continue
+                    try:
+                        await self._send(begin, connection)
+                    except FOREIGN as error:
+                        failure = error
+                        continue
+                    limited(connection).use(timeout_s + MARGIN_S)
+                    return connection, pool
+        except FOREIGN as error:
+            failure = error if not isinstance(error, TimeoutError) else failure
+        raise translated(failure) from cause_of(failure)
+
+    async def _send(self, begin: str, connection: Connection) -> None:
+        """Open the transaction, or drop the connection; with it all the others, since what cut one has cut them too."""
+        begun = False
+        try:
+            async with asyncio.timeout(BEGIN_S):
                 await connection.execute(begin)
-                return connection, pool
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                failure = error
-                await _discard(connection, pool)
-            except BaseException:
-                await _discard(connection, pool)
-                raise
-        assert failure is not None  # noqa: S101  the loop ran
-        raise translated(failure) from failure
+            begun = True
+        finally:
+            if not begun:
+                self._life += 1
+                drop(connection)
+
+    async def _dialled(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        cast(LimitedConnection, connection).life = self._life
 
 
-def translated(error: Exception) -> BridgeError:
-    """What a failure of asyncpg, the network or the server means for the caller."""
-    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-        return DatabaseConflict(type(error).__name__, constraint=getattr(error, "constraint_name", None))
-    if isinstance(error, (asyncpg.InsufficientPrivilegeError, asyncpg.SyntaxOrAccessError)):
-        return DatabaseMisused(f"the database refused a statement: {error.args[0] if error.args else error!r}")
-    if isinstance(error, (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)):
-        return DatabaseUnavailable(f"the database refuses the connection: {type(error).__name__}")
-    return DatabaseUnavailable(f"the database cannot be used now: {type(error).__name__}")
-
-
-async def _roll_back(connection: Connection) -> None:
-    """End the transaction; a connection that cannot even do that is dropped."""
+async def _release(connection: Connection, pool: Pool) -> None:
     try:
-        async with asyncio.timeout(1.0):
-            await connection.execute("rollback")
-    except (asyncpg.PostgresError, OSError, TimeoutError):
-        connection.terminate()
-    except asyncpg.InterfaceError:
-        return  # closed, and taken back by the pool
-
-
-async def _discard(connection: Connection, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-    """Drop a connection of which nobody knows what it will say next."""
-    try:
-        connection.terminate()
-    except asyncpg.InterfaceError:
-        return  # the pool has noticed and taken it back already
-    await pool.release(connection)
+        await pool.release(connection)
+    except FOREIGN:
+        drop(connection)  # the pool was closed meanwhile
 
 
 async def _nothing_to_reset(connection: object) -> None:

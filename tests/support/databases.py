@@ -2,6 +2,8 @@
 
 import itertools
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 
@@ -30,5 +32,16 @@ async def migrate_database(url: str) -> None:
     await database.open()
     try:
         await migrate(database)
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def opened(url: str, size: int = 4) -> AsyncIterator[Database]:
+    """An open `Database` until the block ends."""
+    database = Database(Secret(url), size=size)
+    await database.open()
+    try:
+        yield database
     finally:
         await database.close()
