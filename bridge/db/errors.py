@@ -127,6 +127,8 @@ def _reason(error: Exception) -> str:
         return "nothing listens at its address"
     if isinstance(error, ConnectionError) and "SSL" in str(error):
         return "it does not speak TLS, which the address asks for"
-    return (
-        "no server takes writes" if isinstance(error, asyncpg.TargetServerAttributeNotMatched) else type(error).__name__
-    )
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "no server of the address takes writes"
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return "the connection was cut"  # or said something in the middle of that, and cannot be used again
+    return type(error).__name__
