@@ -3,11 +3,12 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,9 +18,11 @@ from bridge.cache.store import CHUNK, MAX_FENCE, Refusal, Store, Stored, Write
 from bridge.cache.stores.memory import MemoryStore
 from bridge.cache.stores.postgres import PostgresStore
 from bridge.cache.stores.redis import RedisStore
+from bridge.cache.stores.supabase import SupabaseStore
 from bridge.db.database import Database
 from bridge.runtime.clock import ManualClock
 from core.secret import Secret
+from tests.support.postgrest import SECRET_KEY, PostgrestServer
 
 NOW_MS = 1_732_341_700_000
 MakeStore = Callable[[], Store]
@@ -47,6 +50,37 @@ def postgres_factory_of(**options: Any) -> Callable[[pytest.FixtureRequest], Mak
     return factory
 
 
+def supabase_factory(request: pytest.FixtureRequest) -> MakeStore:
+    """Every call is another client of one project."""
+    project = request.getfixturevalue("project")
+    return lambda: SupabaseStore(project.url, Secret(SECRET_KEY), clock=ManualClock(NOW_MS))
+
+
+def plain_supabase_factory(request: pytest.FixtureRequest) -> MakeStore:
+    """A project in which the functions were never installed."""
+    without_functions(request.getfixturevalue("database_url"))
+    return supabase_factory(request)
+
+
+def without_functions(database_url: str) -> None:
+    async def drop() -> None:
+        connection = await asyncpg.connect(database_url)
+        names = await connection.fetch(
+            "select oid::regprocedure::text as name from pg_proc where proname ~ '^bridge_(cache|kv)_'"
+        )
+        for row in names:
+            await connection.execute(f"drop function {row['name']} cascade")
+        await connection.close()
+
+    asyncio.run(drop())
+
+
+@pytest.fixture
+def project(database_url: str) -> Iterator[PostgrestServer]:
+    with PostgrestServer(database_url) as server:
+        yield server
+
+
 @pytest.fixture(
     params=[
         pytest.param(memory_factory, id="memory"),
@@ -54,6 +88,8 @@ def postgres_factory_of(**options: Any) -> Callable[[pytest.FixtureRequest], Mak
         pytest.param(postgres_factory_of(), id="postgres"),
         pytest.param(postgres_factory_of(unlogged=True), id="postgres-unlogged"),
         pytest.param(postgres_factory_of(kv_table="kv_store_bridge"), id="postgres-kv"),
+        pytest.param(supabase_factory, id="supabase"),
+        pytest.param(plain_supabase_factory, id="supabase-plain"),
     ]
 )
 def make_store(request: pytest.FixtureRequest) -> MakeStore:
