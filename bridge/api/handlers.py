@@ -18,11 +18,9 @@ from bridge.api.problems import Problem, retry_after
 from bridge.api.routes import HTML, TEXT, Call, Reply
 from bridge.brokers.base import Environment
 from bridge.cache.store import Stored
-from bridge.sessions.views import SessionView
 from core.errors import NotFound
 
 ANSWER_MARGIN_S = 0.3  # kept free at the end of a request's time, to send the answer
-FULL_KEY = 64  # hex digits
 _POSITIONS_ENVELOPE = (
     *("schema", "broker", "environment", "accountId", "status", "reason", "currency", "moneyDigits", "positions"),
     *("orders", "fence", "version", "asOf", "confirmedAt", "staleAfter", "lastUpdate", "_cache", "_cacheTimestamp"),
@@ -68,11 +66,13 @@ class Handlers:
 
     async def list_sessions(self, call: Call) -> Reply:
         query = call.query
-        page = self._sessions.sessions(status=query.status, broker=query.broker, after=query.after, limit=query.limit)
+        page = await self._sessions.sessions(
+            status=query.status, broker=query.broker, after=query.after, limit=query.limit
+        )
         return Reply(schemas.render(schemas.SessionsAnswer, page))
 
     async def user_sessions(self, call: Call) -> Reply:
-        views = self._sessions.of_user(call.user_key)
+        views = await self._sessions.of_user(call.user_key)
         if not views:
             raise NotFound("no session of this user is known")
         return Reply(
@@ -80,7 +80,7 @@ class Handlers:
         )
 
     async def explain(self, call: Call) -> Reply:
-        explanations = self._sessions.explain(call.user_key)
+        explanations = await self._sessions.explain(call.user_key)
         if not explanations:
             raise NotFound("no session of this user is known")
         source = {"user_key": explanations[0].session.user_key, "explanations": explanations}
@@ -151,7 +151,7 @@ class Handlers:
 
     async def _record(self, call: Call) -> Stored:
         """The stored record that a call asks for. Raises Problem 404 when there is none."""
-        for key in self._record_keys(call):
+        for key in await self._record_keys(call):
             stored = await self._services.records.get(key)
             if stored is None or not stored.document:
                 continue
@@ -160,7 +160,7 @@ class Handlers:
                 return stored
         raise Problem("no-record", "there is no record of this account")
 
-    def _record_keys(self, call: Call) -> list[str]:
+    async def _record_keys(self, call: Call) -> list[str]:
         """Where the record may be: under the session's key, or under the key of the user's default account."""
         broker = call.query.broker or self._services.default_broker
         account_id, by_key = call.query.account_id, call.query.user_key
@@ -169,21 +169,15 @@ class Handlers:
             message = "state either the header X-User-Id or userKey"
             raise Problem("invalid-input", message, errors=[("userKey", message)])
         if call.caller.user_id is None and by_key is not None:
-            return self._keys_by_user_key(by_key, broker, account_id)
+            return await self._keys_by_user_key(by_key, broker, account_id)
         user_id = acting_for(call.caller, user_id, field="X-User-Id")
         keys = [self._sessions.cache_key(user_id, broker, account_id)]
         if account_id is not None:
             keys.append(self._sessions.cache_key(user_id, broker, None))
         return keys
 
-    def _keys_by_user_key(self, user_key: str, broker: str, account_id: str | None) -> list[str]:
-        try:
-            views: list[SessionView] = self._sessions.of_user(user_key)
-        except NotFound:
-            views = []
-        user_key = views[0].user_key if views else user_key
-        if len(user_key) != FULL_KEY:
-            raise NotFound("no session of this user is known")
+    async def _keys_by_user_key(self, user_key: str, broker: str, account_id: str | None) -> list[str]:
+        user_key = await self._sessions.user_key(user_key)
         default = f"{broker}_account_{user_key}"
         return [default] if account_id is None else [f"{default}_{account_id}", default]
 

@@ -1,12 +1,11 @@
-"""Which account is a user's default at a broker: the first one ever started there, for good (DESIGN §7).
+"""Which account is a user's default at a broker, and the record keys that follow from it (DESIGN §7).
 
-A small protocol, because what is remembered in memory now belongs into a database once there is one.
+The default is the first account ever started there, for good. It is stored with the desired sessions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from bridge.brokers.base import Environment
 
@@ -19,35 +18,6 @@ class DefaultAccount:
     environment: Environment
 
 
-class DefaultAccounts(Protocol):
-    """Remembers default accounts by canonical user key and broker."""
-
-    def get(self, user_key: str, broker: str) -> DefaultAccount | None:
-        """The default account, if one was ever started."""
-
-    async def remember(self, user_key: str, broker: str, account: DefaultAccount) -> DefaultAccount:
-        """Make this account the default unless there is one; returns the default that holds.
-
-        The default never moves to another account; its environment follows the latest start of that same account.
-        """
-
-
-class DefaultsInMemory:
-    """Remembers for the life of the process."""
-
-    def __init__(self) -> None:
-        self._defaults: dict[tuple[str, str], DefaultAccount] = {}
-
-    def get(self, user_key: str, broker: str) -> DefaultAccount | None:
-        return self._defaults.get((user_key, broker))
-
-    async def remember(self, user_key: str, broker: str, account: DefaultAccount) -> DefaultAccount:
-        held = self._defaults.get((user_key, broker))
-        if held is None or held.account_id == account.account_id:
-            self._defaults[user_key, broker] = held = account
-        return held
-
-
 def cache_keys(broker: str, user_keys: tuple[str, ...], account_id: str | None, default: str | None) -> tuple[str, ...]:
     """The record's keys, canonical first, one per user key. `account_id` None: the default account.
 
@@ -55,3 +25,12 @@ def cache_keys(broker: str, user_keys: tuple[str, ...], account_id: str | None, 
     """
     suffix = "" if account_id is None or account_id == default else f"_{account_id}"
     return tuple(f"{broker}_account_{key}{suffix}" for key in user_keys)
+
+
+def keys_of_row(
+    broker: str, user_keys: tuple[str, ...], account_id: str | None, default: str | None
+) -> tuple[str, ...]:
+    """The record keys of a session; () while a further account of the user is not known by id."""
+    if account_id is None and default is not None:
+        return ()
+    return cache_keys(broker, user_keys, account_id, default)

@@ -95,6 +95,21 @@ def explain(session: Session, machine: Machine, owner: str) -> Explanation:
     )
 
 
+def explain_stored(wanted: bool, view: SessionView) -> Explanation:
+    """The same for a session that this process knows from the store only."""
+    what_next = "It is brought back with the others after the restart." if wanted else _NEXT[State.STOPPED]
+    return Explanation(
+        session=view,
+        chain=(),
+        awaits="admission" if wanted else "nothing",
+        what_next=what_next,
+        unblock=None,
+        next_attempt_at=None,
+        queue_position=None,
+        queue_length=0,
+    )
+
+
 def _unblock(session: Session) -> str | None:
     if session.state is State.LIVE or session.reason is None:
         return None

@@ -24,6 +24,8 @@ REFRESHING = Reason(ReasonCode.TOKEN_REFRESHING, "The access to the broker is be
 RENEWED = Reason(ReasonCode.ACCOUNT_SESSION_ENDED, "The access to the broker was renewed; logging in again.")
 DRAINING = Reason(ReasonCode.DRAINING, "The bridge is shutting down; the last known numbers are shown.")
 STOPPED = Reason(ReasonCode.STOPPED, "Stopped on request.")
+IDLE = Reason(ReasonCode.IDLE, "Ended because nobody had used it for long; it can be started again.")
+ENDS = {ReasonCode.STOPPED: STOPPED, ReasonCode.IDLE: IDLE}
 FENCED = Reason(ReasonCode.FENCED, "Another process serves this session now.")
 
 
@@ -108,3 +110,9 @@ def already_served(account_id: str) -> BrokerFault:
     """An unnamed session turned out to be an account that has its own session."""
     message = f"Account {account_id} already has a session; name the account that is meant."
     return BrokerFault(FaultKind.FATAL_USER, Reason(ReasonCode.CHOOSE_ACCOUNT, message))
+
+
+def not_stored() -> BrokerFault:
+    """What a login found out must be stored before it counts, and the database does not answer."""
+    reason = Reason(ReasonCode.INTERNAL_ERROR, "The bridge's database does not answer; it tries again by itself.")
+    return BrokerFault(FaultKind.TRANSIENT, reason)

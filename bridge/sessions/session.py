@@ -66,6 +66,9 @@ class Session:
     `user_keys` and `keys` (record keys, canonical first) name it; `account_id` None until login tells.
     `attempts`: failures since it was last steady; `quick`: re-authorisations at once since then. `epoch` grows when the
     session moves on, so that timers and reports of an earlier life are recognised. `task`: its one transient task.
+
+    What the desired sessions hold of it: `command` (the last one carried out), `stored_at_risk`, `owes_record` (it has
+    ended, and they do not know yet that its last record is written). `used_at`: a use they do not know of yet.
     """
 
     __slots__ = (
@@ -75,6 +78,7 @@ class Session:
         "as_of_ms",
         "attempts",
         "broker",
+        "command",
         "credential",
         "desk",
         "ended_at",
@@ -88,6 +92,7 @@ class Session:
         "live_before_s",
         "live_since",
         "next_attempt_at_ms",
+        "owes_record",
         "quick",
         "reason",
         "reconnects",
@@ -95,7 +100,9 @@ class Session:
         "since_ms",
         "started_at",
         "state",
+        "stored_at_risk",
         "task",
+        "used_at",
         "user_id",
         "user_keys",
         "waiting_since",
@@ -122,6 +129,10 @@ class Session:
         self.account_id = account_id
         self.keys = keys
         self.desk = desk
+        self.command = 0
+        self.stored_at_risk = False
+        self.owes_record = False
+        self.used_at: float | None = None
         self.state = State.STOPPED
         self.reason: Reason | None = STARTING
         self.since_ms = desk.clock.now_ms()
@@ -161,9 +172,9 @@ class Session:
 
     @property
     def at_risk(self) -> bool:
-        """True when positions or working orders were last seen."""
+        """True when positions or working orders were last seen, by this process or by an earlier one."""
         mirror = self.mirror
-        return mirror is not None and mirror.at_risk
+        return self.stored_at_risk if mirror is None else mirror.at_risk
 
     @property
     def events(self) -> int:

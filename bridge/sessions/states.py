@@ -59,6 +59,7 @@ class IllegalTransition(Exception):
 LOGIN_STATES = (State.CONNECTING, State.AUTHORIZING, State.SYNCING)
 TIMED_STATES = (State.BACKOFF, State.THROTTLED, State.MAINTENANCE)
 ENDED_STATES = (State.STOPPED, State.FENCED, State.DRAINING)
+RESTARTABLE = (State.STOPPED, State.FENCED, State.ACTION_REQUIRED)  # a start begins anew; elsewhere it changes nothing
 _WANTED = (State.WAITING, *LOGIN_STATES, State.LIVE, *TIMED_STATES, State.REFRESHING)
 
 # every way in which a login or a live session can fail, and where it leads

@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from bridge.brokers.base import Broker, BrokerFault, Environment, ReasonCode, Stage
+from bridge.brokers.base import Broker, BrokerFault, Environment, Reason, ReasonCode, Stage
 from bridge.credentials.grants import CredentialSource
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
@@ -72,8 +72,11 @@ class Supervisor:
 
     # ------------------------------------------------------------ commands
 
-    def start(self, session: Session) -> None:
-        """Start a session that is new or has ended, or try again one that waits for its user."""
+    def start(self, session: Session, *, resumed: bool = False) -> None:
+        """Start a session that is new or has ended, or try again one that waits for its user.
+
+        `resumed`: brought back with many others after a restart, which is said once for all.
+        """
         old = session.state
         if old is not State.ACTION_REQUIRED:
             session.started_at, session.ended_at = self.clock.monotonic(), None
@@ -83,22 +86,24 @@ class Supervisor:
         if session.entry is None or old is State.FENCED:
             self.machine.open_record(session)
         self.machine.queue(session)
-        log.info("session started", extra=who(session))
+        if not resumed:
+            log.info("session started", extra=who(session))
 
-    def stop(self, session: Session) -> None:
+    def stop(self, session: Session, reason: Reason = reactions.STOPPED) -> None:
         """Stop a session: no timer, no login, a logout at the broker, and a record that says `stopped`."""
         if session.state is not State.STOPPED:
-            self.machine.move(session, Event.STOP, reactions.STOPPED)
+            self.machine.move(session, Event.STOP, reason)
             self.machine.end(session)
-            log.info("session stopped", extra=who(session))
+            log.info("session stopped", extra={**who(session), "code": reason.code.value})
 
-    def remove(self, session: Session) -> None:
-        """Stop a session and forget its row, because another row takes its place."""
+    def remove(self, session: Session) -> asyncio.Task[Any] | None:
+        """Stop a session and forget its row; returns the task that sees to its last record, if there is one."""
         self.stop(session)
         self.table.remove(session)
         self.machine.counters.events_of_removed[session.broker] += session.events
-        if session.entry is not None:
-            self._tasks.start(self.recorder.release(session.entry), name=f"release:{short(session)}")
+        if session.entry is None:
+            return None
+        return self._tasks.start(self.recorder.release(session.entry), name=f"release:{short(session)}")
 
     async def settled(self, session: Session, timeout_s: float) -> None:
         """Wait until a session is live, waits for its user, or has ended; at most `timeout_s`."""

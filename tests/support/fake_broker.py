@@ -183,6 +183,7 @@ class FakeBroker:
         self.logouts: list[str | None] = []
         self.reconciled: list[tuple[str | None, bool]] = []
         self.refreshes: list[str] = []
+        self.issued_for_s: float | None = None
         self.exchanged: list[tuple[str, str]] = []  # code, redirect_uri
         self.exchange_result: BrokerFault | None = None
         self.live: list[FakeAccount] = []

@@ -101,7 +101,7 @@ class FakeSessions:
             return view
         return replace(view, status="live", state="live", reason=None)
 
-    def sessions(self, *, status: str | None, broker: str | None, after: str | None, limit: int) -> SessionPage:
+    async def sessions(self, *, status: str | None, broker: str | None, after: str | None, limit: int) -> SessionPage:
         rows = [
             view
             for view in sorted(self.table.values(), key=lambda view: view.user_key)
@@ -110,18 +110,24 @@ class FakeSessions:
         more = len(rows) > limit
         return SessionPage(tuple(rows[:limit]), len(rows), rows[limit - 1].user_key if more else None)
 
-    def of_user(self, user_key_prefix: str) -> list[SessionView]:
+    async def of_user(self, user_key_prefix: str) -> list[SessionView]:
         found = [view for view in self.table.values() if view.user_key.startswith(user_key_prefix)]
         if not found:
             raise NotFound("no session of this user is known")
         return found
 
-    def explain(self, user_key_prefix: str) -> list[Explanation]:
+    async def explain(self, user_key_prefix: str) -> list[Explanation]:
         seen = Evidence(1, "backoff", "transient", "connection_lost", "The connection ended.", None, "OSError")
         return [
             Explanation(view, (seen,), "admission", "It logs in.", None, None, 1, 1)
-            for view in self.of_user(user_key_prefix)
+            for view in await self.of_user(user_key_prefix)
         ]
+
+    async def user_key(self, key: str) -> str:
+        found = [view.user_key for view in self.table.values() if view.user_key.startswith(key)]
+        if not found and len(key) < 64:
+            raise NotFound("no session of this user is known")
+        return found[0] if found else key
 
     def cache_key(self, user_id: str, broker: str, account_id: str | None) -> str:
         default = f"{broker}_account_{user_key(normalise_user_id(user_id))}"

@@ -326,7 +326,7 @@ async def test_explanation_tells_cause_next_step_and_remedy(world: World) -> Non
     refusal.__cause__ = ConnectionResetError("secret text")
     world.broker.tell("acc-u", fault(retry_after_s=2), refusal)
     view = await world.service.wait(await world.start(), 30)
-    (explanation,) = world.service.explain(view.user_key[:12])
+    (explanation,) = await world.service.explain(view.user_key[:12])
     newest, oldest = explanation.chain
     assert (newest.code, newest.kind, newest.broker_code) == ("token_revoked", "fatal_user", "CH_ACCESS_TOKEN_INVALID")
     assert newest.cause == "ConnectionResetError"

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from bridge.brokers.base import BrokerAccount, Capabilities, ChannelHealth, FaultKind, ReasonCode, Stage
-from bridge.sessions.defaults import DefaultAccount, DefaultsInMemory
 from bridge.sessions.service import SessionService
 from bridge.sessions.views import AccountChoice, NoCredentials
 from core.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -196,7 +195,7 @@ async def test_named_account_replaces_a_login_under_way_whose_account_is_unknown
     view = await world.live(account_id="d2")
     await asyncio.sleep(10)
     assert [account.account_id for account in world.broker.live] == ["d2"]
-    assert world.service.of_user(KEY)[0].serial == view.serial
+    assert (await world.service.of_user(KEY))[0].serial == view.serial
     assert world.tasks == 0
 
 
@@ -287,17 +286,6 @@ async def test_refusals_that_only_the_broker_knows_are_accepted_and_shown(world:
     assert (await world.service.wait(await world.start(), 10)).state == "live"
 
 
-async def test_default_is_remembered_once_and_follows_its_account_to_another_environment() -> None:
-    defaults = DefaultsInMemory()
-    assert defaults.get("k", "fake") is None
-    first = DefaultAccount("a", LIVE)
-    assert await defaults.remember("k", "fake", first) == first
-    assert await defaults.remember("k", "fake", DefaultAccount("b", DEMO)) == first
-    assert await defaults.remember("k", "fake", DefaultAccount("a", DEMO)) == DefaultAccount("a", DEMO)
-    assert defaults.get("k", "fake") == DefaultAccount("a", DEMO)
-    assert defaults.get("k", "other") is None
-
-
 # ---------------------------------------------------------------- stop, listings
 
 
@@ -319,7 +307,7 @@ async def test_listing_is_stable_and_complete_when_read_page_by_page(world: Worl
     seen: list[int] = []
     after: str | None = None
     for _ in range(5):
-        page = world.service.sessions(status=None, broker=None, after=after, limit=6)
+        page = await world.service.sessions(status=None, broker=None, after=after, limit=6)
         assert page.total == 25
         seen += [view.serial for view in page.sessions]
         if page.next is None:
@@ -327,10 +315,11 @@ async def test_listing_is_stable_and_complete_when_read_page_by_page(world: Worl
         after = page.next
     assert sorted(seen) == list(range(1, 26))
     keys = [
-        view.user_key for view in world.service.sessions(status=None, broker="fake", after=None, limit=100).sessions
+        view.user_key
+        for view in (await world.service.sessions(status=None, broker="fake", after=None, limit=100)).sessions
     ]
     assert keys == sorted(keys)
-    live = world.service.sessions(status="live", broker=None, after=None, limit=100)
+    live = await world.service.sessions(status="live", broker=None, after=None, limit=100)
     assert live.total == len(live.sessions) == 5
     assert world.service.counts() == {"live": 5, "connecting": 5, "starting": 15}
 
@@ -341,7 +330,7 @@ async def test_listing_is_stable_and_complete_when_read_page_by_page(world: Worl
 )
 async def test_listing_refuses_a_bad_query(world: World, query: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        world.service.sessions(**{"status": None, "broker": None, "after": None, "limit": 10, **query})
+        await world.service.sessions(**{"status": None, "broker": None, "after": None, "limit": 10, **query})
     assert refusal.value.field == field
 
 
@@ -350,12 +339,12 @@ async def test_user_is_found_by_full_key_or_twelve_digits(world: World) -> None:
     view = await world.start()
     await world.start("v")
     for name in (KEY, KEY[:12], KEY[:40]):
-        assert world.service.of_user(name) == [view]
+        assert await world.service.of_user(name) == [view]
     for bad in (KEY[:11], "", KEY.upper(), KEY + "0", "not hexadecimal"):
         with pytest.raises(InvalidInput):
-            world.service.of_user(bad)
+            await world.service.of_user(bad)
     with pytest.raises(NotFound):
-        world.service.explain("0" * 12)
+        await world.service.explain("0" * 12)
 
 
 async def test_digits_that_fit_two_users_are_a_conflict(world: World) -> None:
@@ -367,8 +356,8 @@ async def test_digits_that_fit_two_users_are_a_conflict(world: World) -> None:
     other[0].user_keys = dataclasses.replace(other[0].user_keys, canonical=twin)
     users[twin] = other
     with pytest.raises(Conflict):
-        world.service.of_user(KEY[:12])
-    assert len(world.service.of_user(KEY[:24])) == 1
+        await world.service.of_user(KEY[:12])
+    assert len(await world.service.of_user(KEY[:24])) == 1
 
 
 async def test_dual_mode_writes_a_copy_and_finds_the_user_by_either_key(world: World) -> None:
@@ -389,7 +378,7 @@ async def test_dual_mode_writes_a_copy_and_finds_the_user_by_either_key(world: W
     assert view.user_key == keyed
     assert view.cache_key == f"fake_account_{keyed}"
     assert world.recorder.entries[view.cache_key].keys == (view.cache_key, f"fake_account_{plain}")
-    assert service.of_user(plain) == service.of_user(keyed) == service.of_user(plain[:12]) == [view]
+    assert await service.of_user(plain) == await service.of_user(keyed) == await service.of_user(plain[:12]) == [view]
     await service.close()
 
 
@@ -418,7 +407,7 @@ async def test_uptime_is_shown_as_a_share(world: World) -> None:
 async def test_view_repeats_no_user_id_and_no_secret(world: World) -> None:
     world.credentials.put("someone@example.org", credential("someone@example.org", "hunter2"))
     view = await world.service.wait(await world.start("someone@example.org"), 10)
-    (explanation,) = world.service.explain(view.user_key)
+    (explanation,) = await world.service.explain(view.user_key)
     for shown in (view, explanation):
         assert "someone" not in repr(shown).replace("acc-someone@example.org", "")
         assert "hunter2" not in repr(shown)

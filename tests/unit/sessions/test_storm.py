@@ -84,7 +84,7 @@ async def test_place_in_the_queue_is_explained_when_a_thousand_wait(world: World
     await settle()
     places = {}
     for number in (0, 1, 999):
-        (explanation,) = world.service.explain(world.view(f"user{number}").user_key)
+        (explanation,) = await world.service.explain(world.view(f"user{number}").user_key)
         assert explanation.queue_length == SESSIONS
         assert explanation.awaits == "admission"
         assert f"place {explanation.queue_position} of 1000" in explanation.what_next

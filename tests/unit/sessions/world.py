@@ -51,8 +51,8 @@ class World:
 
     @property
     def tasks(self) -> int:
-        """Tasks besides the supervisor's own."""
-        return len(self.service._tasks) - 1
+        """Tasks besides the supervisor's and the keeper's own."""
+        return len(self.service._tasks) - 2
 
     def row(self, user: str = "u", account_id: str | None = None) -> Session:
         key = UserKeyScheme().keys(user).canonical
@@ -77,8 +77,8 @@ class World:
         return await self.service.stop(user_id=user, broker="fake", account_id=account_id)
 
     def view(self, user: str = "u") -> SessionView:
-        (view,) = self.service.of_user(UserKeyScheme().keys(user).canonical)
-        return view
+        (row,) = self.supervisor.table.of(UserKeyScheme().keys(user).canonical, "fake")
+        return self.service._view(row)
 
     def statuses(self, user: str = "u", suffix: str = "") -> list[str]:
         return self.recorder.statuses(key_of(user) + suffix)
