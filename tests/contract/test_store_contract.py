@@ -20,12 +20,25 @@ from bridge.cache.stores.postgres import PostgresStore
 from bridge.cache.stores.redis import RedisStore
 from bridge.cache.stores.supabase import SupabaseStore
 from bridge.db.database import Database
+from bridge.embedded.postgres import PostgresServer
 from bridge.runtime.clock import ManualClock
 from core.secret import Secret
+from tests.support.databases import make_database
 from tests.support.postgrest import SECRET_KEY, PostgrestServer
 
 NOW_MS = 1_732_341_700_000
 MakeStore = Callable[[], Store]
+WITHOUT_FUNCTIONS = """
+do $$
+declare
+  name text;
+begin
+  for name in select oid::regprocedure from pg_proc where proname ~ '^bridge_(cache|kv)_' loop
+    execute 'drop function ' || name;
+  end loop;
+end
+$$
+"""
 
 
 def memory_factory(_: pytest.FixtureRequest) -> MakeStore:
@@ -40,45 +53,70 @@ def redis_factory(request: pytest.FixtureRequest) -> MakeStore:
     return lambda: RedisStore(Secret(url))
 
 
+async def sql(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+def records_url(postgres: PostgresServer, _migrated: str) -> str:
+    """One migrated database for all of these tests; `emptied` makes it as new."""
+    return asyncio.run(make_database(postgres, template=_migrated))
+
+
+@pytest.fixture(scope="module")
+def project(records_url: str) -> Iterator[PostgrestServer]:
+    with PostgrestServer(records_url) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def plain_url(postgres: PostgresServer, _migrated: str) -> str:
+    """A database in which only the table is there."""
+    url = asyncio.run(make_database(postgres, template=_migrated))
+    asyncio.run(sql(url, WITHOUT_FUNCTIONS))
+    return url
+
+
+@pytest.fixture(scope="module")
+def plain_project(plain_url: str) -> Iterator[PostgrestServer]:
+    with PostgrestServer(plain_url) as server:
+        yield server
+
+
+def emptied(url: str) -> str:
+    asyncio.run(sql(url, "truncate public.account_cache, public.bridge_cache_fences, public.kv_store_bridge"))
+    return url
+
+
 def postgres_factory_of(**options: Any) -> Callable[[pytest.FixtureRequest], MakeStore]:
-    """Every call is another pool on one new database."""
+    """Every call is another pool on one empty database."""
 
     def factory(request: pytest.FixtureRequest) -> MakeStore:
-        url = request.getfixturevalue("database_url")
+        url = emptied(request.getfixturevalue("records_url"))
         return lambda: PostgresStore(Database(Secret(url), size=2), **options)
 
     return factory
 
 
 def supabase_factory(request: pytest.FixtureRequest) -> MakeStore:
-    """Every call is another client of one project."""
-    project = request.getfixturevalue("project")
-    return lambda: SupabaseStore(project.url, Secret(SECRET_KEY), clock=ManualClock(NOW_MS))
+    """Every call is another client of one empty project."""
+    emptied(request.getfixturevalue("records_url"))
+    return clients_of(request.getfixturevalue("project"))
 
 
 def plain_supabase_factory(request: pytest.FixtureRequest) -> MakeStore:
-    """A project in which the functions were never installed."""
-    without_functions(request.getfixturevalue("database_url"))
-    return supabase_factory(request)
+    """The same where the functions were never installed."""
+    emptied(request.getfixturevalue("plain_url"))
+    return clients_of(request.getfixturevalue("plain_project"))
 
 
-def without_functions(database_url: str) -> None:
-    async def drop() -> None:
-        connection = await asyncpg.connect(database_url)
-        names = await connection.fetch(
-            "select oid::regprocedure::text as name from pg_proc where proname ~ '^bridge_(cache|kv)_'"
-        )
-        for row in names:
-            await connection.execute(f"drop function {row['name']} cascade")
-        await connection.close()
-
-    asyncio.run(drop())
-
-
-@pytest.fixture
-def project(database_url: str) -> Iterator[PostgrestServer]:
-    with PostgrestServer(database_url) as server:
-        yield server
+def clients_of(project: PostgrestServer) -> MakeStore:
+    return lambda: SupabaseStore(project.url, Secret(SECRET_KEY), clock=ManualClock(NOW_MS))
 
 
 @pytest.fixture(
