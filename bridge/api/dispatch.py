@@ -101,7 +101,7 @@ class Dispatcher:
         _check_once(request)
         caller = await self._resolver.resolve(request.headers, request.remote)
         self._check_rate(caller)
-        methods, user_key = self._router.find(path)
+        methods, parameters = self._router.find(path)
         if not methods:
             raise Problem("not-found", "there is nothing at this path")
         if request.method == "OPTIONS":
@@ -118,7 +118,7 @@ class Dispatcher:
             headers=request.headers,
             query=_query(route, request),
             body=await self._body(route, request, deadline),
-            user_key=user_key,
+            parameters=parameters,
             deadline=deadline,
         )
         try:

@@ -13,6 +13,7 @@ import orjson
 
 from bridge.api import schemas
 from bridge.api.callers import CallerResolver, acting_for
+from bridge.api.connecting import ConnectHandlers
 from bridge.api.ports import Services, StoreState
 from bridge.api.problems import Problem, retry_after
 from bridge.api.routes import HTML, TEXT, Call, Reply
@@ -27,7 +28,7 @@ _POSITIONS_ENVELOPE = (
 )
 
 
-class Handlers:
+class Handlers(ConnectHandlers):
     """One method per handler name of the route table."""
 
     def __init__(self, services: Services, resolver: CallerResolver, openapi: bytes, docs: bytes) -> None:

@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from bridge.api import schemas
 from bridge.api.callers import Access
 from bridge.api.problems import KINDS
-from bridge.api.routes import JSON, ROUTES, Route
+from bridge.api.routes import HTML, JSON, PARAMETERS, ROUTES, Route
 
 _REF = "#/components/schemas/{model}"
 _WHO = {
@@ -20,6 +20,7 @@ _WHO = {
     Access.OPS: "Needs an API key with scope ops.",
     Access.OPS_OR_USER: "Needs an API key with scope ops.",
 }
+_NO_CONTENT = 204
 _ALWAYS = ("bad-request", "rate-limited", "overloaded", "internal")
 
 
@@ -65,7 +66,7 @@ def _operation(route: Route, path: str) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "description": _WHO[route.access],
-        "operationId": path.strip("/").replace("/", "-").replace("{", "").replace("}", "").replace(".", "-"),
+        "operationId": _operation_id(route.method, path),
         "tags": [_tag(route, path)],
         "responses": _responses(route),
     }
@@ -77,6 +78,12 @@ def _operation(route: Route, path: str) -> dict[str, Any]:
         reference = {"$ref": _REF.format(model=route.body.__name__)}
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": reference}}}
     return operation
+
+
+def _operation_id(method: str, path: str) -> str:
+    """The path in words; where a path has a further method, with that."""
+    words = path.strip("/").replace("/", "-").replace("{", "").replace("}", "").replace(".", "-")
+    return words if method in ("GET", "POST") else f"{method.lower()}-{words}"
 
 
 def _tag(route: Route, path: str) -> str:
@@ -93,6 +100,11 @@ def _responses(route: Route) -> dict[str, Any]:
         content = {"schema": {"type": "object"}}
     media_type = route.content_type.partition(";")[0]
     responses: dict[str, Any] = {str(route.status): {"description": "As asked.", "content": {media_type: content}}}
+    if route.status == _NO_CONTENT:
+        del responses["204"]["content"]
+    if route.browser:
+        address = {"schema": {"type": "string"}, "description": "Where the browser goes next."}
+        responses[str(route.status)]["headers"] = {"Location": address}
     if any(name == "If-None-Match" for name, _ in route.headers):
         responses["304"] = {"description": "The record is still the one that If-None-Match names."}
     slugs = [*route.problems, *_ALWAYS]
@@ -100,27 +112,25 @@ def _responses(route: Route) -> dict[str, Any]:
         slugs += ["unauthorized", "forbidden", "key-in-browser"]
     for slug in slugs:
         kind = KINDS[slug]
-        answer = responses.setdefault(
-            str(kind.status),
-            {
-                "description": "",
-                "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="ProblemAnswer")}}},
-            },
-        )
+        answers: dict[str, Any] = {"application/problem+json": {"schema": {"$ref": _REF.format(model="ProblemAnswer")}}}
+        if route.browser:
+            answers[HTML] = {"schema": {"type": "string"}}
+        answer = responses.setdefault(str(kind.status), {"description": "", "content": answers})
         answer["description"] = f"{answer['description']} `{slug}`: {kind.title}.".strip()
     return responses
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
-    if "{userKey}" in route.path:
-        schema = {"type": "string", "pattern": "^[0-9A-Fa-f]{12,64}$"}
-        text = "A user key, or at least 12 hex digits of it."
-        parameters.append({"name": "userKey", "in": "path", "required": True, "schema": schema, "description": text})
+    for name, (pattern, text) in PARAMETERS.items():
+        if f"{{{name}}}" in route.path:
+            schema = {"type": "string", "pattern": f"^{pattern.pattern}$"}
+            parameters.append({"name": name, "in": "path", "required": True, "schema": schema, "description": text})
     if route.query is not None:
         shape = route.query.model_json_schema(by_alias=True)
         for name, schema in shape.get("properties", {}).items():
-            parameters.append({"name": name, "in": "query", "required": False, "schema": schema})
+            required = name in shape.get("required", ())
+            parameters.append({"name": name, "in": "query", "required": required, "schema": schema})
     for name, text in route.headers:
         parameters.append({"name": name, "in": "header", "schema": {"type": "string"}, "description": text})
     return parameters

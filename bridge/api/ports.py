@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from bridge.brokers.base import ChannelHealth, Environment
+from bridge.brokers.base import ChannelHealth, ConsentScope, Environment
 from bridge.cache.store import Stored
+from bridge.credentials.views import Begun, Connected, CoveredAccounts, Entered, Returned
 from bridge.runtime.clock import Clock
 from bridge.sessions.views import Explanation, SessionPage, SessionView
 
@@ -85,12 +86,37 @@ class Vitals(Protocol):
         """One sentence when it cannot serve (primary store unusable), else None."""
 
 
+class Connecting(Protocol):
+    """Connecting a broker by consent. Raises ConnectRefused and the errors of `core.errors`."""
+
+    async def start(self, *, user_id: str, broker: str, return_to: str, scope: ConsentScope, actor: str) -> str: ...
+
+    async def begin(self, *, broker: str, state: str) -> Begun: ...
+
+    async def callback(
+        self, *, broker: str, state: str, cookies: Mapping[str, str], code: str | None, error: str | None
+    ) -> Returned: ...
+
+    async def complete(self, *, user_id: str, broker: str, ticket: str, actor: str) -> Connected: ...
+
+
+class StoredCredentials(Protocol):
+    """Credentials as they are kept. Raises ConnectRefused and the errors of `core.errors`."""
+
+    async def accounts(self, *, user_id: str, broker: str) -> CoveredAccounts | None: ...
+
+    async def enter(self, *, user_id: str, broker: str, entry: Mapping[str, Any], actor: str) -> Entered: ...
+
+    async def remove(self, *, user_id: str, broker: str, actor: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything the handlers work with.
 
     `is_fresh(status, stale_after, now_ms)`: the freshness rule of the record. `metrics()`: the Prometheus text.
-    `default_broker`: what the older paths mean when they name no broker.
+    `default_broker`: what the older paths mean when they name no broker. `connecting`, `credentials`: None where the
+    operator has not configured them.
     """
 
     sessions: Sessions
@@ -100,3 +126,5 @@ class Services:
     is_fresh: Callable[[object, object, int], bool]
     clock: Clock
     default_broker: str
+    connecting: Connecting | None = None
+    credentials: StoredCredentials | None = None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.credentials.views import ConnectRefused
 from bridge.sessions.views import AccountChoice, NoCredentials
 from core.errors import BridgeError, Conflict, InvalidInput, NotFound, Unavailable
 
@@ -47,6 +48,16 @@ KINDS = {
         Kind("conflict", 409, "Conflict", "The request contradicts the present state; the detail says how."),
         Kind("no-credentials", 409, "No credentials", "The user must connect the broker first."),
         Kind("choose-account", 409, "Choose an account", "Name one of the listed `accounts` as accountId."),
+        Kind("connect-not-configured", 409, "Not configured", "The operator must set what connecting brokers needs."),
+        Kind("connect-unknown", 404, "Unknown sign-in", "Start connecting again."),
+        Kind("connect-expired", 410, "Too late", "Start connecting again, and finish within the time."),
+        Kind("connect-used", 409, "Used already", "Start connecting again, unless the broker is connected now."),
+        Kind("connect-other-browser", 403, "Another browser", "Start again, and stay in one browser with cookies on."),
+        Kind("connect-other-user", 403, "Another user's sign-in", "It was destroyed; start connecting again."),
+        Kind(
+            "connect-refused", 409, "Refused by the broker", "The broker refused the consent; start connecting again."
+        ),
+        Kind("connect-failed", 502, "The broker did not answer", "The consent is lost; start connecting again."),
         Kind("too-large", 413, "Body too large", "Bodies may have 64 KiB."),
         Kind("unsupported-media-type", 415, "Wrong content type", "Send JSON as `application/json`, not compressed."),
         Kind("invalid-input", 422, "Invalid input", "Correct the fields listed in `errors`; nothing was changed."),
@@ -110,6 +121,8 @@ def problem_of(error: BridgeError) -> Problem:
             return Problem("not-found", str(error))
         case NoCredentials():
             return Problem("no-credentials", str(error))
+        case ConnectRefused():
+            return Problem(f"connect-{error.code.value}", str(error))
         case AccountChoice():
             accounts = [
                 {

@@ -18,7 +18,11 @@ JSON = "application/json"
 HTML = "text/html"
 TEXT = "text/plain; version=0.0.4"
 USER_KEY = re.compile(r"[0-9A-Fa-f]{12,64}")
-_PARAMETER = "{userKey}"
+PARAMETERS = {  # of a path: pattern, meaning
+    "userKey": (USER_KEY, "A user key, or at least 12 hex digits of it."),
+    "broker": (re.compile(r"[a-z0-9_-]{1,32}"), "A broker's name."),
+}
+_NAMED = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,12 @@ class Call:
     headers: Mapping[str, str]
     query: Any
     body: Any
-    user_key: str
+    parameters: Mapping[str, str]  # of the path
     deadline: float
+
+    @property
+    def user_key(self) -> str:
+        return self.parameters["userKey"].lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class Route:
     content_type: str = JSON
     problems: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()  # further request headers: name, meaning
+    browser: bool = False  # a person's browser comes here: refusals are pages
 
     @property
     def writes(self) -> bool:
@@ -125,6 +134,46 @@ def _ops(path: str, handler: str, summary: str, answer: type[Any], access: Acces
     return Route("GET", versioned, access, handler, summary, answer, aliases, **more)
 
 
+_BODY = ("invalid-input", "draining", "too-large", "unsupported-media-type", "request-timeout")
+_CONNECTING = ("connect-unknown", "connect-expired", "connect-used")
+_COMPLETING = ("connect-other-user", "connect-refused", "connect-failed")
+_ACTS_FOR = ("X-User-Id", "The app's own id of the user; required with an API key.")
+
+
+def _stored(
+    method: str,
+    path: str,
+    handler: str,
+    summary: str,
+    *,
+    answer: type[Any] | None,
+    also: tuple[str, ...] = (),
+    **more: Any,
+) -> Route:
+    """Credentials and connecting: a user for themself, or the app's server for a user it names."""
+    versioned, aliases = _api(path, *also)
+    return Route(method, versioned, Access.APP, handler, summary, answer, aliases, **more)
+
+
+def _browser(step: str, handler: str, summary: str, query: type[Any]) -> Route:
+    return Route(
+        "GET",
+        f"/oauth/{{broker}}/{step}",
+        Access.PUBLIC,
+        handler,
+        summary,
+        None,
+        query=query,
+        status=303,
+        content_type=HTML,
+        browser=True,
+        problems=(
+            *("invalid-input", "not-found", "unavailable", "connect-not-configured"),
+            *(_CONNECTING if step == "begin" else (*_CONNECTING, "connect-other-browser")),
+        ),
+    )
+
+
 ROUTES: tuple[Route, ...] = (
     _post(
         "/start-session",
@@ -168,7 +217,7 @@ ROUTES: tuple[Route, ...] = (
         problems=("invalid-input",),
     ),
     _ops(
-        f"/sessions/{_PARAMETER}",
+        "/sessions/{userKey}",
         "user_sessions",
         "The sessions of one user",
         schemas.UserSessionsAnswer,
@@ -177,7 +226,7 @@ ROUTES: tuple[Route, ...] = (
         problems=("invalid-input", "not-found", "conflict"),
     ),
     _ops(
-        f"/sessions/{_PARAMETER}/explain",
+        "/sessions/{userKey}/explain",
         "explain",
         "Why each session of a user is as it is, and what happens next",
         schemas.UserExplanationsAnswer,
@@ -185,6 +234,61 @@ ROUTES: tuple[Route, ...] = (
         query=schemas.NoQuery,
         problems=("invalid-input", "not-found", "conflict"),
     ),
+    _stored(
+        "GET",
+        "/accounts",
+        "accounts",
+        "The accounts that a user's credentials cover",
+        answer=schemas.AccountsAnswer,
+        query=schemas.BrokerQuery,
+        problems=("invalid-input", "no-credentials", "unavailable"),
+        headers=(_ACTS_FOR,),
+    ),
+    _stored(
+        "PUT",
+        "/credentials",
+        "enter_credentials",
+        "Enter a user's credentials for a broker",
+        answer=schemas.CredentialsAnswer,
+        body=schemas.CredentialsRequest,
+        query=schemas.NoQuery,
+        problems=(*_BODY, "unavailable", "connect-not-configured"),
+    ),
+    _stored(
+        "DELETE",
+        "/credentials",
+        "remove_credentials",
+        "Stop a user's sessions at a broker and forget the credentials",
+        answer=None,
+        query=schemas.BrokerQuery,
+        status=204,
+        problems=("invalid-input", "draining", "unavailable", "connect-not-configured"),
+        headers=(_ACTS_FOR,),
+    ),
+    _stored(
+        "POST",
+        "/oauth/{broker}/start",
+        "start_connecting",
+        "The address at which a user's browser begins to connect a broker, within 10 minutes",
+        also=("/oauth/{broker}/start",),
+        answer=schemas.ConnectAnswer,
+        body=schemas.ConnectRequest,
+        query=schemas.NoQuery,
+        problems=(*_BODY, "not-found", "unavailable", "connect-not-configured"),
+    ),
+    _stored(
+        "POST",
+        "/oauth/{broker}/complete",
+        "complete_connecting",
+        "Finish connecting a broker, with the ticket that came back to the app, within 60 seconds",
+        also=("/oauth/{broker}/complete",),
+        answer=schemas.ConnectedAnswer,
+        body=schemas.CompleteRequest,
+        query=schemas.NoQuery,
+        problems=(*_BODY, "not-found", "unavailable", "connect-not-configured", *_CONNECTING, *_COMPLETING),
+    ),
+    _browser("begin", "begin_connecting", "Where a user's browser sets out to the broker", schemas.BeginQuery),
+    _browser("callback", "connect_callback", "Where the broker sends a user's browser back", schemas.CallbackQuery),
     _record("account", "account", "The record of an account, with its freshness", schemas.AccountAnswer),
     _record("positions", "positions", "Positions and orders of an account", schemas.PositionsAnswer),
     _public("/health", "health", "How the bridge is doing", schemas.HealthAnswer),
@@ -201,7 +305,7 @@ class Router:
 
     def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
         self._exact: dict[str, dict[str, Route]] = {}
-        self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
+        self._patterns: list[tuple[re.Pattern[str], str]] = []
         for route in routes:
             for path in route.paths:
                 self._add(path, route)
@@ -210,16 +314,23 @@ class Router:
         methods = self._exact.setdefault(path, {})
         if methods.setdefault(route.method, route) is not route:
             raise ValueError(f"{route.method} {path} is in the table twice")
-        if _PARAMETER in path:
-            pattern = re.escape(path).replace(re.escape(_PARAMETER), f"(?P<key>{USER_KEY.pattern})")
-            self._patterns.append((re.compile(pattern), methods))
-            del self._exact[path]
+        if methods.keys() == {route.method} and _NAMED.search(path):
+            self._patterns.append((_pattern(path), path))
 
-    def find(self, path: str) -> tuple[Mapping[str, Route], str]:
-        """The routes of a raw path by method (empty: no such path), and the user key in the path or ""."""
-        if path in self._exact:
-            return self._exact[path], ""
-        for pattern, methods in self._patterns:
+    def find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+        """The routes of a raw path by method (empty: no such path), and the parameters in the path."""
+        if "{" not in path and path in self._exact:
+            return self._exact[path], {}
+        for pattern, template in self._patterns:
             if match := pattern.fullmatch(path):
-                return methods, match["key"].lower()
-        return {}, ""
+                return self._exact[template], match.groupdict()
+        return {}, {}
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Matches the paths that a path with parameters stands for."""
+    parts = _NAMED.split(path)  # text, name, text, name … text
+    named = [
+        f"(?P<{each}>{PARAMETERS[each][0].pattern})" if at % 2 else re.escape(each) for at, each in enumerate(parts)
+    ]
+    return re.compile("".join(named))

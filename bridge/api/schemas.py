@@ -105,6 +105,55 @@ class RecordQuery(_Query):
     user_key: UserKeyText | None = None
 
 
+class BrokerQuery(_Query):
+    """Which broker."""
+
+    broker: BrokerName
+
+
+class _BrowserQuery(BaseModel):
+    """What a browser brings along; a broker may add to it, so nothing is refused."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class BeginQuery(_BrowserQuery):
+    """The state in the address that `start` answered."""
+
+    state: str = ""
+
+
+class CallbackQuery(_BrowserQuery):
+    """What the broker sends back: a code, or why there is none."""
+
+    state: str = ""
+    code: str | None = None
+    error: str | None = None
+
+
+class ConnectRequest(_Request):
+    """Begin to connect a broker."""
+
+    user_id: UserId | None = Field(None, description="Required with an API key.")
+    return_to: str = Field(min_length=1, max_length=2048, description="Where the browser goes afterwards.")
+    scope: Literal["accounts", "trading"] = Field("accounts", description="To look, or to trade as well.")
+
+
+class CompleteRequest(_Request):
+    """Finish connecting, as the same user."""
+
+    user_id: UserId | None = Field(None, description="Required with an API key.")
+    ticket: str = Field(min_length=1, max_length=128, description="From the address that the browser came back to.")
+
+
+class CredentialsRequest(_Request):
+    """Credentials of one user at one broker, in the broker's own names."""
+
+    user_id: UserId | None = Field(None, description="Required with an API key.")
+    broker: BrokerName
+    credentials: dict[str, Any] = Field(max_length=16, description="Such as accessToken and environment.")
+
+
 class ReasonAnswer(_Answer):
     """Why a session is not live."""
 
@@ -340,6 +389,43 @@ class AccountChoiceAnswer(_Answer):
     environment: str
     login: str | None
     broker_title: str | None
+
+
+class ConnectAnswer(_Answer):
+    """Where the user's browser goes now."""
+
+    url: str = Field(description="Open it in the user's browser, as a page of its own, within 10 minutes.")
+
+
+class CoveredAnswer(_Answer):
+    """Accounts as the broker said."""
+
+    accounts: list[AccountChoiceAnswer]
+    as_of: Millis | None = Field(description="When the broker said so; null when it could not be asked yet.")
+    fresh: bool = Field(description="The broker said so just now.")
+
+
+class AccountsAnswer(CoveredAnswer):
+    """The accounts that a user's credentials cover at a broker."""
+
+    broker: str
+
+
+class ConnectedAnswer(CoveredAnswer):
+    """A broker is connected."""
+
+    user_key: str
+    broker: str
+    scope: Literal["accounts", "trading"]
+
+
+class CredentialsAnswer(_Answer):
+    """Credentials as stored, without what is secret."""
+
+    user_key: str
+    broker: str
+    environment: EnvironmentName
+    account_id: str | None
 
 
 class ProblemAnswer(_Answer):

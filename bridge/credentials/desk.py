@@ -1,0 +1,143 @@
+"""What the API does with stored credentials: which accounts they cover, entering them by hand, removing them.
+
+Must not hand a secret back to anybody. Invariant: what is entered was checked by the broker's own reader first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from bridge.brokers.base import Broker, BrokerAccount, BrokerFault, Credential, FaultKind
+from bridge.credentials.grants import CredentialSource
+from bridge.credentials.views import ConnectCode, ConnectRefused, CoveredAccounts, Entered
+from bridge.runtime.clock import Clock
+from bridge.telemetry.audit import NO_AUDIT, Action, Audit
+from bridge.telemetry.redaction import REDACTOR
+from core.errors import InvalidInput, Unavailable
+from core.user_key import UserKeyScheme
+
+log = logging.getLogger(__name__)
+
+ASKING_S = 5.0
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
+
+
+class CredentialKeeper(Protocol):
+    """Where credentials are kept, sealed. Raises Unavailable."""
+
+    async def put_accounts(self, user_id: str, broker: str, accounts: Sequence[BrokerAccount]) -> None:
+        """Keep what the grant covers, as said by the broker now."""
+
+    async def accounts_as_of(self, user_id: str, broker: str) -> int | None:
+        """When the broker said what `Credential.accounts` holds (Unix ms), None when it never did."""
+
+    async def put_entered(self, user_id: str, broker: str, entry: Mapping[str, object]) -> Credential:
+        """Keep what the user entered in place of what was there. Checked already."""
+
+    async def remove(self, user_id: str, broker: str) -> bool:
+        """Forget the user's credentials there. False when there were none."""
+
+
+class CredentialDesk:
+    """One per process. `source`: what sessions use; `keeper`: None where nothing can be kept."""
+
+    def __init__(
+        self,
+        *,
+        brokers: Mapping[str, Broker],
+        source: CredentialSource,
+        keeper: CredentialKeeper | None,
+        user_keys: UserKeyScheme,
+        clock: Clock,
+        audit: Audit = NO_AUDIT,
+    ) -> None:
+        self._brokers = brokers
+        self._source = source
+        self._keeper = keeper
+        self._user_keys = user_keys
+        self._clock = clock
+        self._audit = audit
+
+    async def accounts(self, *, user_id: str, broker: str) -> CoveredAccounts | None:
+        """What the user's credentials cover: asked of the broker now, else as it was last said. None: none stored.
+
+        Raises InvalidInput for an unknown broker, Unavailable when nothing is known.
+        """
+        adapter = self._adapter(broker)
+        credential = await self._source.get(user_id, broker)
+        if credential is None:
+            return None
+        try:
+            async with asyncio.timeout(ASKING_S):
+                accounts = await self._ask(adapter, user_id, broker, credential)
+                if self._keeper is not None:
+                    await self._keeper.put_accounts(user_id, broker, accounts)
+        except (BrokerFault, Unavailable, TimeoutError) as error:
+            log.info(
+                "the broker could not say what is covered", extra={"broker": broker, "error": type(error).__name__}
+            )
+            return await self._kept(user_id, broker)
+        return CoveredAccounts(tuple(accounts), self._clock.now_ms(), fresh=True)
+
+    async def enter(self, *, user_id: str, broker: str, entry: Mapping[str, object], actor: str) -> Entered:
+        """Check and keep. Raises InvalidInput with the path of the field (`credentials.accessToken`), Unavailable,
+        ConnectRefused where nothing can be kept."""
+        adapter = self._adapter(broker)
+        user_key = self._user_keys.keys(user_id).canonical
+        try:
+            checked = adapter.read_credential("entered", entry)
+        except InvalidInput as error:
+            raise _named(error) from None
+        REDACTOR.register(*checked.secrets.values())
+        kept = await self._kept_here().put_entered(user_id, broker, entry)
+        self._audit.record(Action.CONNECT, user_key=user_key, actor=actor, detail={"broker": broker, "step": "entered"})
+        return Entered(user_key, broker, kept.environment, kept.account_id)
+
+    async def remove(self, *, user_id: str, broker: str, actor: str) -> None:
+        """Forget the user's credentials, if there are any. Sessions must have been stopped before."""
+        self._adapter(broker)
+        user_key = self._user_keys.keys(user_id).canonical
+        if await self._kept_here().remove(user_id, broker):
+            self._audit.record(Action.DISCONNECT, user_key=user_key, actor=actor, detail={"broker": broker})
+
+    async def _ask(self, adapter: Broker, user_id: str, broker: str, credential: Credential) -> Sequence[BrokerAccount]:
+        """A token found expired is renewed once, as a session would."""
+        try:
+            return await adapter.accounts(credential)
+        except BrokerFault as fault:
+            if fault.kind is not FaultKind.TOKEN:
+                raise
+        renewed = await self._source.refresh(user_id, broker, credential, adapter.refresh)
+        return await adapter.accounts(renewed)
+
+    async def _kept(self, user_id: str, broker: str) -> CoveredAccounts:
+        credential = await self._source.get(user_id, broker)
+        as_of = await self._keeper.accounts_as_of(user_id, broker) if self._keeper is not None else None
+        if credential is None or as_of is None:
+            raise Unavailable("the broker does not answer, and never said which accounts are covered")
+        return CoveredAccounts(credential.accounts, as_of, fresh=False)
+
+    def _kept_here(self) -> CredentialKeeper:
+        if self._keeper is None:
+            message = "Keeping credentials is not configured here: it needs DATABASE_URL and TOKEN_ENCRYPTION_KEYS."
+            raise ConnectRefused(ConnectCode.NOT_CONFIGURED, message)
+        return self._keeper
+
+    def _adapter(self, broker: str) -> Broker:
+        adapter = self._brokers.get(broker)
+        if adapter is None:
+            raise InvalidInput("no such broker is configured", field="broker")
+        return adapter
+
+
+def _named(error: InvalidInput) -> InvalidInput:
+    """The refusal with its path in the request. A name that looks like none is not repeated: it may be a secret."""
+    if error.field is None:
+        return InvalidInput(str(error), field="credentials")
+    if not _NAME.fullmatch(error.field):
+        return InvalidInput("a field is not known here", field="credentials")
+    return InvalidInput(str(error), field=f"credentials.{error.field}")
