@@ -1,4 +1,4 @@
-"""The way of a request: who calls, how often, which route, may they, what they sent, then the handler.
+"""The way of a request: who calls, how often, which route, may they, what they sent, about whom, then the handler.
 
 Every refusal on that way is a Problem and every answer gets the same headers. Invariant: whatever a caller sends, the
 answer is a problem document or what the route promises; a 500 means a fault of ours, is logged, and says nothing.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,21 +18,22 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from bridge.api import schemas
+from bridge.api.access_log import OK, AccessLog
 from bridge.api.bodies import read_json
-from bridge.api.callers import Caller, CallerResolver, check_access
+from bridge.api.callers import Access, Caller, CallerResolver, check_access, check_named
 from bridge.api.handlers import Handlers
 from bridge.api.limits import RateLimiter
 from bridge.api.problems import Problem, problem_of, retry_after
 from bridge.api.routes import HTML, Call, Reply, Route, Router
-from bridge.runtime.clock import Clock
 from core.errors import BridgeError
 
 log = logging.getLogger(__name__)
 
 WHOLE_REQUEST_S = 10.0
 AT_ONCE = 1024  # requests in work; some wait for a session
-KEY_RATE = 100.0  # per second
-ADDRESS_RATE = 20.0
+KEY_RATE = 100  # per second
+ADDRESS_RATE = 20
+PROBES = ("/health/live", "/health/ready")
 MOST_PARAMETERS = 16
 PROBLEM_JSON = "application/problem+json"
 _ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match"
@@ -56,57 +57,70 @@ class Policy:
 
     cors_origins: frozenset[str] = frozenset()
     https: bool = False
-    key_rate: float = KEY_RATE
-    address_rate: float = ADDRESS_RATE
+    key_rate: int = KEY_RATE
+    address_rate: int = ADDRESS_RATE
+
+
+@dataclass(slots=True)
+class _Visit:
+    """What is known of one request by the time it is answered."""
+
+    caller: Caller | None = None
+    route: Route | None = None
+    user_key: str | None = None  # canonical: for whom a key acts
 
 
 class Dispatcher:
     """Answers requests. `in_work` and `answers` (by status) are plain counters for metrics."""
 
-    def __init__(self, handlers: Handlers, resolver: CallerResolver, policy: Policy, clock: Clock) -> None:
+    def __init__(
+        self, handlers: Handlers, resolver: CallerResolver, policy: Policy, limits: RateLimiter, access_log: AccessLog
+    ) -> None:
         self._handlers = handlers
         self._resolver = resolver
         self._policy = policy
-        self._clock = clock
         self._router = Router()
-        self._key_limits = RateLimiter(policy.key_rate)
-        self._address_limits = RateLimiter(policy.address_rate)
+        self._limits = limits
+        self._access_log = access_log
         self.in_work = 0
         self.answers: dict[int, int] = {}
 
     async def answer(self, request: BaseRequest, deadline: float) -> web.Response:
         """The answer to one request. `deadline`: loop time by which it must be on its way."""
         self.in_work += 1
+        visit = _Visit()
+        outcome: web.Response | Problem
         try:
-            reply = await self._reply(request, deadline)
-            response = _response(reply)
+            outcome = _response(await self._reply(request, deadline, visit))
         except Problem as problem:
-            response = problem_response(problem)
+            outcome = problem
         except BridgeError as error:
-            response = problem_response(problem_of(error))
+            outcome = problem_of(error)
         except Exception as error:  # last resort: a fault of ours is one 500, not a lost connection
             log.error("request failed", extra={"method": request.method, "route": request.path[:100]}, exc_info=error)
-            response = problem_response(Problem("internal", "something went wrong here"))
+            outcome = Problem("internal", "something went wrong here")
         finally:
             self.in_work -= 1
+        self._take_down(visit, outcome)
+        response = problem_response(outcome) if isinstance(outcome, Problem) else outcome
         self._finish(request, response)
         self.answers[response.status] = self.answers.get(response.status, 0) + 1
         return response
 
-    async def _reply(self, request: BaseRequest, deadline: float) -> Reply:
+    async def _reply(self, request: BaseRequest, deadline: float, visit: _Visit) -> Reply:
         path = request.rel_url.raw_path
         if self.in_work > AT_ONCE and not path.startswith("/health"):
             raise Problem("overloaded", "too many requests at once", headers=retry_after(1))
         self._check_host(request)
         _check_once(request)
-        caller = await self._resolver.resolve(request.headers, request.remote)
-        self._check_rate(caller)
+        caller = visit.caller = await self._resolver.resolve(request.headers, request.remote)
+        await self._check_rate(caller, path)
         methods, parameters = self._router.find(path)
         if not methods:
             raise Problem("not-found", "there is nothing at this path")
         if request.method == "OPTIONS":
             return self._preflight(request, methods)
-        route = methods.get("GET" if request.method == "HEAD" else request.method)
+        route = visit.route = methods.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
             allowed = ", ".join(_allowed(methods))
             raise Problem("method-not-allowed", f"use {allowed}", headers={"Allow": allowed})
@@ -121,12 +135,34 @@ class Dispatcher:
             parameters=parameters,
             deadline=deadline,
         )
+        if route.access is not Access.PUBLIC:
+            call = self._check_named(call, visit)
         try:
             async with asyncio.timeout_at(deadline):
                 reply: Reply = await getattr(self._handlers, route.handler)(call)
                 return reply
         except TimeoutError:
             raise Problem("unavailable", "the answer did not come in time", headers=retry_after(None)) from None
+
+    def _check_named(self, call: Call, visit: _Visit) -> Call:
+        """Whom a request names, wherever routes let it: a user themself only. Notes for whom a key acts."""
+        places = (call.body, call.query)
+        user_ids = [call.headers.get("X-User-Id"), *(getattr(place, "user_id", None) for place in places)]
+        path_key = call.parameters.get("userKey")
+        user_keys = [path_key, *(getattr(place, "user_key", None) for place in places)]
+        check_named(call.caller, user_ids=user_ids, user_keys=[key and key.lower() for key in user_keys])
+        visit.user_key = self._resolver.key_of(next((each for each in user_ids if each is not None), None))
+        if path_key is None or call.caller.user_id is None:
+            return call
+        # from here on the whole key: what a user's key begins with, somebody else's may begin with too
+        return replace(call, parameters={**call.parameters, "userKey": call.caller.user_keys[0]})
+
+    def _take_down(self, visit: _Visit, outcome: web.Response | Problem) -> None:
+        slug = outcome.kind.slug if isinstance(outcome, Problem) else OK
+        if isinstance(outcome, Problem) and outcome.kind.status in (401, 403):
+            self._access_log.refused(visit.caller, visit.route, slug)
+        elif visit.caller is not None and visit.route is not None:
+            self._access_log.used(visit.caller, visit.route, visit.user_key, slug)
 
     async def _body(self, route: Route, request: BaseRequest, deadline: float) -> Any:
         if route.body is None:
@@ -144,11 +180,17 @@ class Dispatcher:
         if name not in _LOOPBACK:
             raise Problem("foreign-host", "this bridge has no keys configured and answers to localhost only")
 
-    def _check_rate(self, caller: Caller) -> None:
-        limits = self._address_limits if caller.name.startswith("ip:") else self._key_limits
-        wait_s = limits.take(caller.name, self._clock.monotonic())
-        if wait_s is not None:
-            raise Problem("rate-limited", "too many requests from this caller", headers=retry_after(wait_s))
+    async def _check_rate(self, caller: Caller, path: str) -> None:
+        """Probes are never refused: it would cost what the answer costs, and have the process restarted.
+
+        Nor does a page that polls /health, from the address that all callers behind a proxy share, use up their rate.
+        """
+        if path in PROBES:
+            return
+        kind, _, name = caller.name.partition(":")
+        rate = self._policy.address_rate if kind == "ip" else self._policy.key_rate
+        if not await self._limits.allows(f"{kind}-health" if path == "/health" else kind, name, rate):
+            raise Problem("rate-limited", "too many requests from this caller", headers=retry_after(1))
 
     def _preflight(self, request: BaseRequest, methods: Mapping[str, Route]) -> Reply:
         allowed = ", ".join(_allowed(methods))

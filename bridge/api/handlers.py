@@ -114,7 +114,7 @@ class Handlers(ConnectHandlers):
             "status": "ok" if well and not self.draining else "degraded",
             "version": vitals.version,
             "uptimeSeconds": round(vitals.uptime_s(), 1),
-            "auth": "open" if self._resolver.open else "keys",
+            "auth": self._resolver.auth,
             "sessions": dict(self._sessions.counts()),
             "brokers": {
                 name: {"channels": each.channels, "state": each.state, "lastInboundAt": each.last_inbound_at}
@@ -151,36 +151,35 @@ class Handlers(ConnectHandlers):
         return Reply(self._docs, content_type=HTML)
 
     async def _record(self, call: Call) -> Stored:
-        """The stored record that a call asks for. Raises Problem 404 when there is none."""
-        for key in await self._record_keys(call):
+        """The stored record that a call asks for; its sessions count as used. Raises Problem 404 when there is none."""
+        broker = call.query.broker or self._services.default_broker
+        user_key, keys = await self._record_keys(call, broker)
+        for key in keys:
             stored = await self._services.records.get(key)
             if stored is None or not stored.document:
                 continue
             wanted = call.query.account_id
             if wanted is None or orjson.loads(stored.document).get("accountId") == wanted:
+                self._sessions.used(user_key, broker)
                 return stored
         raise Problem("no-record", "there is no record of this account")
 
-    async def _record_keys(self, call: Call) -> list[str]:
-        """Where the record may be: under the session's key, or under the key of the user's default account."""
-        broker = call.query.broker or self._services.default_broker
+    async def _record_keys(self, call: Call, broker: str) -> tuple[str, list[str]]:
+        """The user's key, and where the record may be: under the session's key, or that of the default account."""
         account_id, by_key = call.query.account_id, call.query.user_key
         user_id = call.headers.get("X-User-Id")
         if user_id is not None and by_key is not None:
             message = "state either the header X-User-Id or userKey"
             raise Problem("invalid-input", message, errors=[("userKey", message)])
         if call.caller.user_id is None and by_key is not None:
-            return await self._keys_by_user_key(by_key, broker, account_id)
+            user_key = await self._sessions.user_key(by_key)
+            default = f"{broker}_account_{user_key}"
+            return user_key, [default] if account_id is None else [f"{default}_{account_id}", default]
         user_id = acting_for(call.caller, user_id, field="X-User-Id")
         keys = [self._sessions.cache_key(user_id, broker, account_id)]
         if account_id is not None:
             keys.append(self._sessions.cache_key(user_id, broker, None))
-        return keys
-
-    async def _keys_by_user_key(self, user_key: str, broker: str, account_id: str | None) -> list[str]:
-        user_key = await self._sessions.user_key(user_key)
-        default = f"{broker}_account_{user_key}"
-        return [default] if account_id is None else [f"{default}_{account_id}", default]
+        return self._resolver.user_keys.keys(user_id).canonical, keys
 
     def _reading(self, document: dict[str, Any], stored: Stored) -> tuple[dict[str, Any], dict[str, str]]:
         """The members that a read adds to a record, and the headers."""

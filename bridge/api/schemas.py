@@ -362,7 +362,7 @@ class HealthAnswer(_Answer):
     status: Literal["ok", "degraded"]
     version: str
     uptime_seconds: float
-    auth: Literal["open", "keys"]
+    auth: Literal["open", "keys", "tokens", "keys+tokens"]
     sessions: dict[str, int]
     brokers: dict[str, BrokerHealthAnswer]
     stores: dict[str, StoreHealthAnswer]

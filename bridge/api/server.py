@@ -12,14 +12,18 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from bridge.api.access_log import AccessLog
 from bridge.api.callers import CallerResolver
 from bridge.api.connections import MOST_PER_ADDRESS, Connections
 from bridge.api.dispatch import Dispatcher, Policy
 from bridge.api.docs import docs_page
 from bridge.api.handlers import Handlers
+from bridge.api.limits import RateLimiter
 from bridge.api.openapi import openapi_document, openapi_json
 from bridge.api.ports import Services
+from bridge.telemetry.audit import NO_AUDIT, Audit
 from core.errors import ConfigurationError
+from core.secret import Secret
 
 BACKLOG = 512
 CLOSE_WITHIN_S = 0.3
@@ -36,10 +40,15 @@ class ApiServer:
         *,
         behind_proxy: bool = False,
         public_url: str | None = None,
+        audit: Audit = NO_AUDIT,
+        shared_rates: Secret | None = None,
     ) -> None:
+        """`shared_rates`: URL of the Redis in which all processes count callers together."""
         document = openapi_document(services.vitals.version, public_url)
         self.handlers = Handlers(services, resolver, openapi_json(document), docs_page(document))
-        self.dispatcher = Dispatcher(self.handlers, resolver, policy, services.clock)
+        self._limits = RateLimiter(services.clock, shared=shared_rates)
+        access_log = AccessLog(services.clock, audit)
+        self.dispatcher = Dispatcher(self.handlers, resolver, policy, self._limits, access_log)
         self._per_address = None if behind_proxy else MOST_PER_ADDRESS
         self.connections: Connections | None = None
         self._runner: web.ServerRunner | None = None
@@ -65,6 +74,7 @@ class ApiServer:
             async with asyncio.timeout(4 * CLOSE_WITHIN_S):
                 await self._runner.cleanup()
             self._runner = None
+        await self._limits.close()
 
 
 def listen(hosts: Sequence[str], port: int) -> list[socket.socket]:

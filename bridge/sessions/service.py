@@ -201,14 +201,13 @@ class SessionService:
             await self._recorder.recorded(session.entry, RECORDED_WITHIN_S)
         return self._view(session)
 
-    def used(self, user_id: str, broker: str) -> None:
-        """Somebody read the user's record at this broker: its sessions are not idle. Cheap; never raises."""
-        try:
-            _, keys = self._user(user_id)
-        except InvalidInput:
-            return
+    def used(self, user_key: str, broker: str) -> None:
+        """Somebody read the user's record at this broker: its sessions are not idle. Cheap; never raises.
+
+        `user_key` is canonical.
+        """
         now = self._clock.monotonic()
-        for session in self._table.of(keys.canonical, broker):
+        for session in self._table.of(user_key, broker):
             session.used_at = now
 
     async def erase(self, user_key: str) -> None:

@@ -46,6 +46,7 @@ class FakeSessions:
     def __init__(self) -> None:
         self.table: dict[tuple[str, str], SessionView] = {}
         self.waited: list[float] = []
+        self.reads: list[tuple[str, str]] = []
         self.fail: Exception | None = None
         self.channel = "up"
 
@@ -128,6 +129,9 @@ class FakeSessions:
         if not found and len(key) < 64:
             raise NotFound("no session of this user is known")
         return found[0] if found else key
+
+    def used(self, user_key: str, broker: str) -> None:
+        self.reads.append((user_key, broker))
 
     def cache_key(self, user_id: str, broker: str, account_id: str | None) -> str:
         default = f"{broker}_account_{user_key(normalise_user_id(user_id))}"
@@ -246,7 +250,7 @@ async def running_api(
         clock=clock,
         default_broker="sim",
     )
-    server = ApiServer(services, resolver, policy or Policy(key_rate=1e6, address_rate=1e6))
+    server = ApiServer(services, resolver, policy or Policy(key_rate=10**6, address_rate=10**6))
     await server.start(["127.0.0.1"], 0)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
         try:

@@ -57,7 +57,7 @@ async def test_a_route_opens_to_its_callers_only(api: Api, route: Route, path: s
 
 @pytest.mark.parametrize(("route", "path"), EVERY_PATH)
 async def test_a_key_is_refused_when_it_comes_from_a_page(route: Route, path: str):
-    policy = Policy(cors_origins=frozenset({"https://app.example.com"}), key_rate=1e6, address_rate=1e6)
+    policy = Policy(cors_origins=frozenset({"https://app.example.com"}), key_rate=10**6, address_rate=10**6)
     async with running_api(policy=policy) as api:
         for origin in ("https://app.example.com", "https://evil.example.com", "null"):
             headers = {"Origin": origin}

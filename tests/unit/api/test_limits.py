@@ -3,34 +3,111 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
 from bridge.api import connections, dispatch
 from bridge.api.callers import network_of
 from bridge.api.dispatch import Policy
-from bridge.api.limits import RateLimiter
+from bridge.api.limits import SHARED_AGAIN_S, RateLimiter, library_url
+from bridge.embedded.valkey import ValkeyServer
+from bridge.runtime.clock import ManualClock
+from core.secret import Secret
 from tests.support.fake_services import APP_KEY, BOTH_KEY, OPS_KEY, Api, running_api
 from tests.support.raw_http import exchange, read_answer
 from tests.support.waiting import eventually
 
 
-def test_a_bucket_refills_at_its_rate():
-    limiter = RateLimiter(20)
-    assert [limiter.take("a", 0.0) for _ in range(20)] == [None] * 20
-    assert limiter.take("a", 0.0) == pytest.approx(0.05)
-    assert limiter.take("b", 0.0) is None
-    assert limiter.take("a", 0.05) is None
-    assert limiter.take("a", 0.05) == pytest.approx(0.05)
-    assert [limiter.take("a", 100.0) for _ in range(20)] == [None] * 20
-    assert limiter.take("a", 100.0) is not None
+async def passed(limiter: RateLimiter, count: int, name: str = "a", kind: str = "ip", rate: int = 20) -> int:
+    """How many of so many requests were let through."""
+    return [await limiter.allows(kind, name, rate) for _ in range(count)].count(True)
 
 
-def test_the_table_of_buckets_is_bounded():
-    limiter = RateLimiter(1, size=100)
-    for number in range(1000):
-        limiter.take(str(number), 0.0)
-    assert len(limiter) == 100
+async def test_each_second_has_its_rate():
+    clock = ManualClock()
+    limiter = RateLimiter(clock)
+    assert await passed(limiter, 25) == 20
+    assert await passed(limiter, 1, "b") == 1
+    clock.advance(0.99)
+    assert await passed(limiter, 1) == 0
+    clock.advance(0.02)
+    assert await passed(limiter, 100) == 20
+
+
+async def test_memory_is_bounded_when_addresses_are_made_up():
+    clock = ManualClock()
+    limiter = RateLimiter(clock, size=100)
+    assert await passed(limiter, 100, "mine", kind="key") == 20
+    for number in range(10_000):
+        await limiter.allows("ip", f"2001:db8:{number:x}::/64", 20)
+    assert len(limiter) <= 200
+    assert await passed(limiter, 1, "mine", kind="key") == 0, "addresses must not push out keys"
+
+
+async def test_processes_count_together_when_they_share_a_redis(redis_url: str):
+    clock = ManualClock()
+    async with limiters(redis_url, clock, 2) as (one, other):
+        assert await passed(one, 12) + await passed(other, 12) == 20
+        assert await passed(other, 5, kind="key") == 5
+        assert await passed(other, 5, "b") == 5
+
+
+async def test_a_process_counts_alone_when_redis_is_away(valkey_factory: Callable[[], ValkeyServer]):
+    server, clock = valkey_factory(), ManualClock()
+    async with limiters(server.url, clock, 1) as (limiter,):
+        assert await passed(limiter, 1, "warm") == 1
+        server.kill()
+        assert await passed(limiter, 25) == 20
+        assert await passed(limiter, 25, "b") == 20
+        server.start()
+        clock.advance(SHARED_AGAIN_S + 1)
+        async with limiters(server.url, clock, 1) as (other,):
+            assert await passed(limiter, 15, "c") + await passed(other, 15, "c") == 20
+
+
+async def test_nobody_waits_when_redis_hangs(valkey_factory: Callable[[], ValkeyServer]):
+    server, clock = valkey_factory(), ManualClock()
+    async with limiters(server.url, clock, 1) as (limiter,):
+        assert await passed(limiter, 1, "warm") == 1
+        with server.paused():
+            async with asyncio.timeout(10):  # one of them may wait 50 ms, not all
+                assert await passed(limiter, 500, rate=100) == 100
+        clock.advance(SHARED_AGAIN_S + 1)
+        assert await passed(limiter, 1, "d") == 1
+        assert limiter.shared
+
+
+async def test_many_at_once_are_counted_here_when_redis_has_enough_to_do(redis_url: str):
+    async with limiters(redis_url, ManualClock(), 1) as (limiter,):
+        answers = await asyncio.gather(*(limiter.allows("ip", "a", 100) for _ in range(500)))
+        assert answers.count(True) == 100
+        assert limiter.shared
+
+
+@asynccontextmanager
+async def limiters(url: str, clock: ManualClock, count: int) -> AsyncIterator[list[RateLimiter]]:
+    made = [RateLimiter(clock, shared=Secret(url)) for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for each in made:
+            await each.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://127.0.0.1:7000/3", "async+redis://127.0.0.1:7000/3"),
+        ("redis://cache", "async+redis://cache:6379"),
+        ("rediss://:pa%2Fss@[::1]/0", "async+rediss://:pa%2Fss@[::1]:6379/0"),
+        ("unix:///run/redis.sock?db=1", "async+redis+unix:///run/redis.sock?db=1"),
+    ],
+)
+def test_every_redis_address_is_understood_by_the_library(url: str, expected: str):
+    assert library_url(url) == expected
+    RateLimiter(ManualClock(), shared=Secret(url))
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ async def test_every_answer_has_the_security_headers(api: Api):
     ],
 )
 async def test_only_listed_origins_may_read(origin: str, allowed: bool):
-    policy = Policy(cors_origins=frozenset({"https://app.example.com"}), key_rate=1e6, address_rate=1e6)
+    policy = Policy(cors_origins=frozenset({"https://app.example.com"}), key_rate=10**6, address_rate=10**6)
     async with running_api(policy=policy) as api:
         for method, path in (("GET", "/health"), ("OPTIONS", "/api/start-session")):
             async with api.request(method, path, None, headers={"Origin": origin}) as answer:
