@@ -40,6 +40,7 @@ from bridge.db.errors import (
     translated,
 )
 from bridge.runtime.tasks import Tasks
+from core.errors import BridgeError
 from core.secret import Secret
 
 __all__ = [
@@ -124,14 +125,12 @@ class Database:
             certain = True
             if committed != "COMMIT":
                 raise DatabaseMisused("nothing was committed: a statement had failed and its error was passed over")
-        except FOREIGN as error:
-            certain = isinstance(error, asyncpg.PostgresError) and await rolled_back(connection)
-            meaning = translated(error)
-            if isinstance(meaning, DatabaseReadOnly):
-                self._life += 1
-            raise meaning from cause_of(error)
-        except Exception:
+        except Exception as error:
             certain = certain or await rolled_back(connection)
+            if isinstance(error, DatabaseReadOnly):
+                self._life += 1
+            if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):  # of a part of asyncpg seldom used
+                raise translated(error) from cause_of(error)
             raise
         finally:  # cancelled in the middle of anything, it is not certain
             if certain:
@@ -185,7 +184,7 @@ class Database:
             f"begin; set local statement_timeout = {round(timeout_s * 1000)};"
             f" set local idle_in_transaction_session_timeout = {round(pause_s * 1000)}"
         )
-        failure: Exception = TimeoutError()
+        failure: BridgeError = DatabaseUnavailable("the database cannot be used now: no answer in time")
         try:
             async with asyncio.timeout(START_S):
                 for _ in range(self._size + BEGIN_TRIES):
@@ -195,21 +194,22 @@ class Database:
                         continue
                     try:
                         await self._send(begin, connection)
-                    except FOREIGN as error:
+                    except BridgeError as error:
                         failure = error
                         continue
                     limited(connection).use(timeout_s + MARGIN_S)
                     return connection, pool
+        except TimeoutError:
+            raise failure from None
         except FOREIGN as error:
-            failure = error if not isinstance(error, TimeoutError) else failure
-        raise translated(failure) from cause_of(failure)
+            raise translated(error) from cause_of(error)
+        raise failure
 
     async def _send(self, begin: str, connection: Connection) -> None:
         """Open the transaction, or drop the connection; with it all the others, since what cut one has cut them too."""
         begun = False
         try:
-            async with asyncio.timeout(BEGIN_S):
-                await connection.execute(begin)
+            await connection.execute(begin, timeout=BEGIN_S)
             begun = True
         finally:
             if not begun:

@@ -11,7 +11,7 @@ import ssl
 
 import asyncpg
 
-from core.errors import BridgeError, Conflict, Unavailable
+from core.errors import BridgeError, ConfigurationError, Conflict, Unavailable
 
 FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """Everything that asyncpg, the network and the server raise."""
@@ -19,6 +19,10 @@ FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClient
 
 class DatabaseUnavailable(Unavailable):
     """The database did not answer, cut the connection or cannot write now. What was asked may have been committed."""
+
+
+class DatabaseRefusesUs(DatabaseUnavailable):
+    """Address, user, password, database or TLS are not what the server wants; waiting alone does not help."""
 
 
 class DatabaseReadOnly(DatabaseUnavailable):
@@ -70,11 +74,15 @@ def translated(error: Exception) -> BridgeError:
     """What `error`, one of FOREIGN, means for the caller."""
     if isinstance(error, asyncpg.PostgresError):
         return _said_by_server(error)
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return ConfigurationError(f"DATABASE_URL: {' '.join(str(error.args[0]).split())}")
     if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
         return DatabaseRefusedValue("an argument cannot be sent as what the statement expects", constraint=None)
     if isinstance(error, asyncpg.InterfaceError) and not any(word in str(error) for word in ("connection", "pool")):
         return DatabaseMisused("a statement was not called as it is written")  # such as with too few arguments
-    return DatabaseUnavailable(f"the database cannot be used now: {_reason(error)}")
+    tls = isinstance(error, ssl.SSLError) or (isinstance(error, ConnectionError) and "SSL" in str(error))
+    kind = DatabaseRefusesUs if tls else DatabaseUnavailable
+    return kind(f"the database cannot be used now: {_reason(error)}")
 
 
 def cause_of(error: Exception) -> Exception | None:
@@ -89,23 +97,23 @@ def cause_of(error: Exception) -> Exception | None:
 
 def _said_by_server(error: asyncpg.PostgresError) -> BridgeError:
     code: str = getattr(error, "sqlstate", None) or ""
-    kind = type(error).__name__
     if code in _CONTENDED:
         return DatabaseContended(f"the database could not do that now: {_CONTENDED[code]}")
     if code == "25006":
         return DatabaseReadOnly("the database cannot be used now: this server is read-only")
     if code.startswith("23"):
         return DatabaseConflict(
-            f"a constraint refused that: {kind}", constraint=getattr(error, "constraint_name", None)
+            f"a constraint refused that: {type(error).__name__}", constraint=getattr(error, "constraint_name", None)
         )
     if code.startswith(("22", "54")):
-        return DatabaseRefusedValue(f"a value was refused: {kind}", constraint=None)
+        return DatabaseRefusedValue(f"a value was refused: {type(error).__name__}", constraint=None)
     if code == "42501":
         return DatabaseDenied(f"the database's user may not do that: {_quoted(error, code)}")
     if code.startswith(("0A", "25P02", "26", "2F", "34", "3F", "42", "P0")):
         return DatabaseMisused(f"the database refused a statement: {_quoted(error, code)}")
     reason = _UNAVAILABLE.get(code) or _UNAVAILABLE.get(code[:2]) or _quoted(error, code)
-    return DatabaseUnavailable(f"the database cannot be used now: {reason}")
+    kind = DatabaseRefusesUs if code.startswith(("28", "3D")) else DatabaseUnavailable
+    return kind(f"the database cannot be used now: {reason}")
 
 
 def _quoted(error: asyncpg.PostgresError, code: str) -> str:

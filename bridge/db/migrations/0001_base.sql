@@ -8,11 +8,27 @@ declare
 begin
   foreach wanted in array array['anon', 'authenticated', 'service_role'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = wanted) then
-      execute format('create role %I nologin%s', wanted, case when wanted = 'service_role' then ' bypassrls' else '' end);
+      begin
+        execute format('create role %I nologin%s', wanted, case when wanted = 'service_role' then ' bypassrls' else '' end);
+      exception when duplicate_object or unique_violation then
+        null;  -- roles belong to the whole server: another database's migration was faster
+      end;
     end if;
   end loop;
 end
 $$;
+
+-- Which migrations this database has. `oldest`: the oldest version of the bridge that works with it since then.
+create table public.bridge_migrations (
+  version integer primary key,
+  name text not null,
+  checksum text not null,
+  oldest integer not null,
+  applied_at timestamptz not null default now()
+);
+alter table public.bridge_migrations enable row level security;
+revoke all on public.bridge_migrations from public, anon, authenticated;
+grant all on public.bridge_migrations to service_role;
 
 -- Facts about this database, by name: database_id, user_id_claim, user_key_mode …
 create table public.bridge_facts (
