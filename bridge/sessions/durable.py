@@ -130,7 +130,7 @@ class DurableSessions:
             rows = await _locked(connection, user_key, broker)
             row, other = rows.get(""), rows.get(found.account_id)
             # without a row of its own, a wanted one of that name is what an earlier, unanswered call has made of it
-            if (other is None or not other.wanted) if row is None else (other is not None and other.wanted):
+            if (row is not None) is (other is not None and other.wanted):
                 raise AlreadyWanted("the account has a session of its own")
             if row is not None:
                 await connection.execute(_DELETE, user_key, broker, found.account_id)

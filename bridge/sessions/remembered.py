@@ -87,7 +87,7 @@ class DesiredInMemory:
     async def resolve(self, user_key: str, broker: str, found: DefaultAccount) -> DefaultAccount:
         named, unknown = (user_key, broker, found.account_id), (user_key, broker, "")
         row, other = self._rows.get(unknown), self._rows.get(named)
-        if (other is None or other.wanted) if row is None else (other is not None and other.wanted):
+        if (row is not None) is (other is not None and other.wanted):
             raise AlreadyWanted("the account has a session of its own")
         if row is not None:
             del self._rows[unknown]

@@ -26,6 +26,7 @@ from bridge.sessions.machine import Machine, short, who
 from bridge.sessions.metrics import read_metrics
 from bridge.sessions.reconciling import Reconciling
 from bridge.sessions.refreshing import Refreshing
+from bridge.sessions.renewing import Plans
 from bridge.sessions.session import Recorder, Session
 from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, TRANSITIONS, Event, State, next_state
 from bridge.sessions.views import SessionMetrics
@@ -65,7 +66,7 @@ class Supervisor:
         self._inbox = Inbox(self._repair)
         self.machine = Machine(recorder=recorder, clock=clock, tasks=tasks, inbox=self._inbox)
         self.table = self.machine.table
-        self._refreshing = Refreshing(self.machine, brokers, credentials)
+        self._refreshing = Refreshing(self.machine, brokers, credentials, Plans(rng))
         self._reconciling = Reconciling(self.machine, brokers, rng)
         self._failing = Failing(self.machine, self._refreshing, brokers, rng)
         self._alarm: asyncio.TimerHandle | None = None
@@ -180,7 +181,8 @@ class Supervisor:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        due, now = self.machine.timers.next_due(), self.clock.monotonic()
+        times = [at for at in (self.machine.timers.next_due(), self._refreshing.next_due()) if at is not None]
+        due, now = min(times, default=None), self.clock.monotonic()
         if self._refreshing.waits or any(self.machine.logins.waiting(lane) for lane in self.machine.logins.lanes()):
             due = now + RECHECK_S if due is None else min(due, now + RECHECK_S)
         if due is not None:
@@ -244,6 +246,7 @@ class Supervisor:
         if session.credential is not None:
             self.machine.troubled.accepted(session.credential)
         self._failing.application_accepted(session)
+        self._refreshing.accepted(session)
         if session.was_live:
             session.reconnects += 1
             cause = session.evidence[0].code if session.evidence else ReasonCode.ACCOUNT_SESSION_ENDED.value

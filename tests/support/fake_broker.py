@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from urllib.parse import urlencode
 
@@ -251,7 +251,7 @@ class FakeBroker:
             raise self.refresh_result
         if self.refresh_result is not None:
             await self.refresh_result()
-        return IssuedTokens({"accessToken": Secret(token + "+")})
+        return IssuedTokens({"accessToken": Secret(token + "+")}, self.issued_for_s)
 
     def consent_url(self, *, state: str, redirect_uri: str, scope: ConsentScope) -> str:
         query = urlencode({"state": state, "redirect_uri": redirect_uri, "scope": scope.value})
@@ -296,8 +296,11 @@ class FakeCredentials:
             assert current is not None
             if current.secrets != stale.secrets:
                 return current
-            secrets = (await refresher(stale)).secrets
-            renewed = Credential(stale.grant_id, stale.environment, secrets, stale.account_id)
+            issued = await refresher(stale)
+            expires_at_ms = None
+            if issued.expires_in_s is not None:
+                expires_at_ms = LoopClock().now_ms() + round(issued.expires_in_s * 1000)
+            renewed = replace(stale, secrets=issued.secrets, expires_at_ms=expires_at_ms)
             self.put(user_id, renewed, broker)
             return renewed
 
