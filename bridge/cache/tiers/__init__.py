@@ -1,0 +1,1 @@
+"""The tiers of the general cache: this process's memory, Redis, Postgres."""
