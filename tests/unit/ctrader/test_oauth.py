@@ -32,7 +32,7 @@ async def token_server(handler: Handler) -> AsyncIterator[CtraderSettings]:
     """A token endpoint of the test's own, and the settings that lead there."""
     app = web.Application()
     app.router.add_route("*", "/apps/token", handler)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
