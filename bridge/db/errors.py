@@ -111,7 +111,11 @@ def _said_by_server(error: asyncpg.PostgresError) -> BridgeError:
         return DatabaseDenied(f"the database's user may not do that: {_quoted(error, code)}")
     if code.startswith(("0A", "25P02", "26", "2F", "34", "3F", "42", "P0")):
         return DatabaseMisused(f"the database refused a statement: {_quoted(error, code)}")
-    reason = _UNAVAILABLE.get(code) or _UNAVAILABLE.get(code[:2]) or _quoted(error, code)
+    reason = (
+        _quoted(error, code)
+        if code == "08P01"
+        else _UNAVAILABLE.get(code) or _UNAVAILABLE.get(code[:2]) or _quoted(error, code)
+    )
     kind = DatabaseRefusesUs if code.startswith(("28", "3D")) else DatabaseUnavailable
     return kind(f"the database cannot be used now: {reason}")
 

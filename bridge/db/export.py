@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bridge.db.migrate import LOCK, Migration, migrations
+from bridge.db.migrate import BOOK_EXISTS, LOCK, Migration, migrations
 from core.errors import ConfigurationError
 
 _EPOCH = 20250101  # the names' day; the time of day is the number of the migration
@@ -20,7 +20,7 @@ _FILE = """\
 do $pulse_bridge$
 begin
   perform pg_catalog.pg_advisory_xact_lock({lock});
-  if pg_catalog.to_regclass('public.bridge_migrations') is not null then
+  if {book_exists} then
     if exists (select from public.bridge_migrations where version = {version}) then
       return;
     end if;
@@ -47,6 +47,7 @@ def file_text(migration: Migration) -> str:
     return _FILE.format(
         migration=migration,
         lock=LOCK,
+        book_exists=BOOK_EXISTS,
         version=migration.version,
         sql=migration.sql,
         name=migration.name,

@@ -20,6 +20,11 @@ from core.errors import ConfigurationError
 
 LOCK = lock_id("pulse-bridge migrations")
 MIGRATE_S = 300.0  # for one file, waiting for another process included
+# asked of the table, not of to_regclass: that may answer from before we waited for the lock
+BOOK_EXISTS = (
+    "exists (select from pg_catalog.pg_class where relname = 'bridge_migrations'"
+    " and relnamespace = 'public'::pg_catalog.regnamespace)"
+)
 DDL_WAIT_S = 30.0  # for a table that somebody uses
 _NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _OLDEST = re.compile(r"^-- oldest: (\d+)$", re.MULTILINE)
@@ -96,7 +101,7 @@ def pending(known: Sequence[Migration], applied: Sequence[Applied]) -> list[Migr
 
 async def applied_migrations(connection: Connection) -> list[Applied]:
     """What the database has, oldest first; nothing when it has never been migrated."""
-    if await connection.fetchval("select to_regclass('public.bridge_migrations')") is None:
+    if not await connection.fetchval(f"select {BOOK_EXISTS}"):
         return []
     rows = await connection.fetch(
         "select version, name, checksum, oldest from public.bridge_migrations order by version"
