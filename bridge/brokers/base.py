@@ -239,6 +239,12 @@ class Broker(Protocol):
     def read_credential(self, grant_id: str, entry: Mapping[str, object]) -> Credential:
         """Check one stored or entered credential and return it. Raises InvalidInput with the field's name."""
 
+    def settings_entry(self, value: Mapping[str, object]) -> Mapping[str, object]:
+        """The entry for `read_credential` in a settings row of an app (DESIGN §10). Raises InvalidInput with the field.
+
+        What `read_credential` checks is not checked here; a live account is never assumed.
+        """
+
     def login_slots(self, environment: Environment) -> int:
         """How many logins may run at once there; more would only queue inside the adapter and lose their order."""
 

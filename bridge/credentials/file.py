@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bridge.brokers.base import BrokerFault, Credential, FaultKind, Reason, ReasonCode
 from bridge.credentials.disk import FileRead, check_writable, read_if_changed, replace_file
-from bridge.credentials.grants import Refresher
+from bridge.credentials.grants import Refresher, none_stored
 from bridge.credentials.parsing import Entries, parse, replace_secrets
 from bridge.runtime.tasks import CrashHandler, Tasks
 from core.errors import InvalidInput, Unavailable
@@ -108,8 +108,7 @@ class CredentialsFile:
     async def _stored(self, user_id: str, broker: str) -> Credential:
         credential = await self.get(user_id, broker)
         if credential is None:
-            reason = Reason(ReasonCode.NO_CREDENTIALS, "No credentials are stored for this broker any more.")
-            raise BrokerFault(FaultKind.FATAL_USER, reason)
+            raise none_stored()
         return credential
 
     # ------------------------------------------------------------ reading

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from bridge.brokers.base import Credential, IssuedTokens
+from bridge.brokers.base import BrokerFault, Credential, FaultKind, IssuedTokens, Reason, ReasonCode
 
 Refresher = Callable[[Credential], Awaitable[IssuedTokens]]
 
@@ -25,5 +25,19 @@ class CredentialSource(Protocol):
 
         When another caller has refreshed meanwhile, its result is returned and `refresher` is not called. The new pair
         is committed before this returns. Raises BrokerFault from the refresher, or FATAL_USER `token_expired` when
-        refreshing is impossible here (no refresh token, source not writable).
+        refreshing is impossible here (no refresh token, source not writable), `token_revoked` when the pair was refused
+        for good or may have been spent as often as it is tried.
         """
+
+
+class ClosableSource(CredentialSource, Protocol):
+    """A source with work of its own to end."""
+
+    async def close(self) -> None:
+        """Give refreshes under way a moment to be stored, then end them. Never raises."""
+
+
+def none_stored() -> BrokerFault:
+    """What was stored is gone."""
+    reason = Reason(ReasonCode.NO_CREDENTIALS, "No credentials are stored for this broker any more.")
+    return BrokerFault(FaultKind.FATAL_USER, reason)

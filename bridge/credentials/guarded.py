@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bridge.brokers.base import Credential
-from bridge.credentials.file import CredentialsFile
-from bridge.credentials.grants import Refresher
+from bridge.credentials.grants import ClosableSource, Refresher
 from bridge.telemetry.redaction import REDACTOR
 from core.errors import Unavailable
 
@@ -12,7 +11,7 @@ from core.errors import Unavailable
 class GuardedCredentials:
     """A `CredentialSource` that makes every secret it hands out known to the log filter. Empty without a source."""
 
-    def __init__(self, source: CredentialsFile | None) -> None:
+    def __init__(self, source: ClosableSource | None) -> None:
         self._source = source
 
     async def get(self, user_id: str, broker: str) -> Credential | None:

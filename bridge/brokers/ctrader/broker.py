@@ -66,6 +66,10 @@ class CtraderBroker:
         """See `credential.read`."""
         return credentials.read(grant_id, entry)
 
+    def settings_entry(self, value: Mapping[str, object]) -> Mapping[str, object]:
+        """See `credential.entry_of_settings`."""
+        return credentials.entry_of_settings(value)
+
     def login_slots(self, environment: Environment) -> int:
         """Logins that keep the request budget of all channels busy without queueing out of order."""
         return self._pools[environment].slots()

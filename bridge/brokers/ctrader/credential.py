@@ -35,6 +35,43 @@ def read(grant_id: str, entry: Mapping[str, object]) -> Credential:
     return Credential(grant_id, Environment(word), secrets, account_id)
 
 
+def entry_of_settings(value: Mapping[str, object]) -> dict[str, object]:
+    """What `read` takes, of an app's own settings row `{"accessToken", "refreshToken", "accountId", …}`.
+
+    One of isLive, isDemo and environment must say where the account is, and those that are there must agree: neither
+    live nor demo is ever assumed. Other fields are the app's own. Raises InvalidInput naming the field.
+    """
+    account_id = value.get("accountId")
+    if isinstance(account_id, int) and not isinstance(account_id, bool):
+        account_id = str(account_id)
+    entry = {"environment": _environment_of_settings(value).value, "accountId": account_id or None}
+    return entry | {name: value.get(name) for name in ("accessToken", "refreshToken")}
+
+
+def _environment_of_settings(value: Mapping[str, object]) -> Environment:
+    said: set[Environment] = set()
+    for name, meant in (("isLive", Environment.LIVE), ("isDemo", Environment.DEMO)):
+        flag = value.get(name)
+        if flag is None:
+            continue
+        if not isinstance(flag, bool):
+            raise InvalidInput(f"{name} must be true or false", field=name)
+        said.add(meant if flag else _other(meant))
+    word = value.get("environment")
+    if word is not None:
+        if not isinstance(word, str) or word.strip().lower() not in tuple(Environment):
+            raise InvalidInput('environment must be "demo" or "live"', field="environment")
+        said.add(Environment(word.strip().lower()))
+    if len(said) != 1:
+        how = "says" if not said else "agrees on"
+        raise InvalidInput(f"none of isLive, isDemo and environment {how} whether it is live", field="environment")
+    return said.pop()
+
+
+def _other(environment: Environment) -> Environment:
+    return Environment.DEMO if environment is Environment.LIVE else Environment.LIVE
+
+
 def access_token(credential: Credential) -> Secret:
     """The access token. Raises a TOKEN fault when there is none, so that it is refreshed."""
     token = credential.secrets.get("accessToken")
