@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -27,6 +26,7 @@ from core.user_key import normalise_user_id
 
 LARGEST_TOKEN = 8 * 1024  # characters
 LEEWAY_S = 30
+LATEST_S = 2**40  # Unix seconds; what is later is no time
 REMEMBERED = 4096  # verified tokens
 REMEMBERED_S = 60.0  # a key that its issuer withdraws is out of use soon
 LONGEST_KEY_ID = 256
@@ -153,7 +153,7 @@ def _choice(token: str, algorithms: tuple[str, ...]) -> tuple[str, str | None]:
 def _time(claims: Mapping[str, Any], name: str, default: float | None = None) -> float:
     """Unix seconds."""
     value = claims.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < LATEST_S:
         raise _Refused(f"{name} is not a time")
     return value
 
