@@ -18,7 +18,28 @@ ALLOWED = (
     "http://weak.example.com",
 )
 PIECES = (
-    *("https:// http:// // / \\ @ : 443 ? # . .. %2f %5c %09 app.example.com evil.example other.example.com".split()),
+    *(
+        [
+            "https://",
+            "http://",
+            "//",
+            "/",
+            "\\",
+            "@",
+            ":",
+            "443",
+            "?",
+            "#",
+            ".",
+            "..",
+            "%2f",
+            "%5c",
+            "%09",
+            "app.example.com",
+            "evil.example",
+            "other.example.com",
+        ]
+    ),
     *("settings", "localhost:5173", "[::1]", "x", "\t", " "),
 )
 HOSTS = {"app.example.com", "other.example.com", "third.example.com", "localhost", "::1"}
