@@ -11,7 +11,7 @@ import orjson
 from bridge.api.callers import CallerResolver, UserVerifier
 from bridge.api.dispatch import Policy
 from bridge.api.keys import ApiKey, KeyRing, digest_of
-from bridge.api.ports import Services
+from bridge.api.ports import Connecting, Services, StoredCredentials
 from bridge.api.server import ApiServer
 from bridge.brokers.base import BrokerAccount, ChannelHealth, Environment, Reason, ReasonCode
 from bridge.cache.entry import StoreHealth
@@ -19,9 +19,10 @@ from bridge.cache.record import is_fresh
 from bridge.cache.store import Stored
 from bridge.runtime.clock import ManualClock
 from bridge.sessions.views import AccountChoice, Evidence, Explanation, NoCredentials, SessionPage, SessionView
+from bridge.telemetry.audit import NO_AUDIT, Audit
 from core.errors import InvalidInput, NotFound
 from core.secret import Secret
-from core.user_key import normalise_user_id
+from core.user_key import UserKeyScheme, normalise_user_id
 
 SECRET = Secret("only-for-tests-0123456789abcdefghij")
 APP_KEY = "app.0123456789abcdef"
@@ -204,8 +205,8 @@ class FakeUsers:
     """Accepts the tokens `user.<id>.sig`."""
 
     async def user_id(self, token: str) -> str | None:
-        kind, user_id, signature = token.split(".")
-        return user_id if (kind, signature) == ("user", "sig") else None
+        parts = token.split(".")
+        return parts[1] if len(parts) == 3 and (parts[0], parts[2]) == ("user", "sig") else None
 
 
 @dataclass
@@ -237,9 +238,14 @@ async def running_api(
     users: UserVerifier | None = None,
     policy: Policy | None = None,
     proxy_hops: int = 0,
+    user_keys: UserKeyScheme | None = None,
+    audit: Audit = NO_AUDIT,
+    connecting: Connecting | None = None,
+    credentials: StoredCredentials | None = None,
 ) -> AsyncIterator[Api]:
     """The real server on a real port. `keys=None` leaves every route open. Rate limits are off unless asked for."""
-    resolver = CallerResolver(key_ring() if keys == "default" else keys, proxy_hops=proxy_hops, users=users)
+    ring = key_ring() if keys == "default" else keys
+    resolver = CallerResolver(ring, proxy_hops=proxy_hops, users=users, user_keys=user_keys)
     sessions, records, vitals, clock = FakeSessions(), FakeRecords(), FakeVitals(), ManualClock()
     services = Services(
         sessions=sessions,
@@ -249,8 +255,10 @@ async def running_api(
         is_fresh=is_fresh,
         clock=clock,
         default_broker="sim",
+        connecting=connecting,
+        credentials=credentials,
     )
-    server = ApiServer(services, resolver, policy or Policy(key_rate=10**6, address_rate=10**6))
+    server = ApiServer(services, resolver, policy or Policy(key_rate=10**6, address_rate=10**6), audit=audit)
     await server.start(["127.0.0.1"], 0)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
         try:
