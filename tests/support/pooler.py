@@ -17,16 +17,19 @@ import itertools
 import os
 import ssl
 import struct
+import threading
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
 SSL_REQUEST, CANCEL_REQUEST, GSS_REQUEST = 80877103, 80877102, 80877104
 PROTOCOL = 196608
 ADMITTED = {"user", "database", "application_name", "client_encoding"}
+# jit: asyncpg turns it off while it looks up a type that it does not know, and puts it back, all in one transaction
 LEFT_BEHIND = """
-select 'setting ' || name from pg_settings where source = 'session'
+select 'setting ' || name from pg_settings where source = 'session' and name <> 'jit'
 union all select 'prepared ' || name from pg_prepared_statements
 union all select 'lock ' || objid from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()
 union all select 'channel ' || c from pg_listening_channels() c
@@ -365,3 +368,28 @@ async def pooler(
         listener.close()
         await made.close()
         await listener.wait_closed()
+
+
+@contextmanager
+def pooler_thread(url: str, *, size: int = 3) -> Iterator[Pooler]:
+    """The same for tests that are not coroutines: it runs on a loop of its own in a thread."""
+    ready: Future[Pooler] = Future()
+    done = asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def run() -> None:
+        async with pooler(url, size=size) as made:
+            ready.set_result(made)
+            await done.wait()
+
+    def work() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(run())
+
+    thread = threading.Thread(target=work, name="pooler")
+    thread.start()
+    try:
+        yield ready.result(10)
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(10)
