@@ -6,12 +6,14 @@ Must not hand a secret back to anybody. Invariant: what is entered was checked b
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
 
-from bridge.brokers.base import Broker, BrokerAccount, BrokerFault, Credential, FaultKind
+from bridge.brokers.base import Broker, BrokerAccount, BrokerFault, Credential, Environment, FaultKind
 from bridge.credentials.grants import CredentialSource
 from bridge.credentials.views import ConnectCode, ConnectRefused, CoveredAccounts, Entered
 from bridge.runtime.clock import Clock
@@ -23,7 +25,15 @@ from core.user_key import UserKeyScheme
 log = logging.getLogger(__name__)
 
 ASKING_S = 5.0
+SAID_S = 5.0  # how long an answer of the broker counts as fresh
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
+
+
+class Fetching(Protocol):
+    """A general cache, as far as it is needed here."""
+
+    async def fetch(self, key: str, ttl_s: float, loader: Callable[[], Awaitable[Any]]) -> Any:
+        """The value under `key`, or what `loader` makes, kept for `ttl_s`; one load at a time."""
 
 
 class CredentialKeeper(Protocol):
@@ -43,7 +53,8 @@ class CredentialKeeper(Protocol):
 
 
 class CredentialDesk:
-    """One per process. `source`: what sessions use; `keeper`: None where nothing can be kept."""
+    """One per process. `source`: what sessions use; `keeper`: None where nothing can be kept. `cache`: keeps what the
+    broker said for some seconds, so that a page that asks all the time does not use up the broker's budget."""
 
     def __init__(
         self,
@@ -53,6 +64,7 @@ class CredentialDesk:
         keeper: CredentialKeeper | None,
         user_keys: UserKeyScheme,
         clock: Clock,
+        cache: Fetching | None = None,
         audit: Audit = NO_AUDIT,
     ) -> None:
         self._brokers = brokers
@@ -60,6 +72,7 @@ class CredentialDesk:
         self._keeper = keeper
         self._user_keys = user_keys
         self._clock = clock
+        self._cache = cache
         self._audit = audit
 
     async def accounts(self, *, user_id: str, broker: str) -> CoveredAccounts | None:
@@ -73,15 +86,12 @@ class CredentialDesk:
             return None
         try:
             async with asyncio.timeout(ASKING_S):
-                accounts = await self._ask(adapter, user_id, broker, credential)
-                if self._keeper is not None:
-                    await self._keeper.put_accounts(user_id, broker, accounts)
+                return await self._heard(adapter, user_id, broker, credential)
         except (BrokerFault, Unavailable, TimeoutError) as error:
             log.info(
                 "the broker could not say what is covered", extra={"broker": broker, "error": type(error).__name__}
             )
             return await self._kept(user_id, broker)
-        return CoveredAccounts(tuple(accounts), self._clock.now_ms(), fresh=True)
 
     async def enter(self, *, user_id: str, broker: str, entry: Mapping[str, object], actor: str) -> Entered:
         """Check and keep. Raises InvalidInput with the path of the field (`credentials.accessToken`), Unavailable,
@@ -103,6 +113,26 @@ class CredentialDesk:
         user_key = self._user_keys.keys(user_id).canonical
         if await self._kept_here().remove(user_id, broker):
             self._audit.record(Action.DISCONNECT, user_key=user_key, actor=actor, detail={"broker": broker})
+
+    async def _heard(self, adapter: Broker, user_id: str, broker: str, credential: Credential) -> CoveredAccounts:
+        """What the broker says, or said some seconds ago."""
+
+        async def load() -> dict[str, Any]:
+            accounts = await self._ask(adapter, user_id, broker, credential)
+            if self._keeper is not None:
+                await self._keeper.put_accounts(user_id, broker, accounts)
+            return {"asOf": self._clock.now_ms(), "accounts": [asdict(each) for each in accounts]}
+
+        user_key = self._user_keys.keys(user_id).canonical
+        said = (
+            await load()
+            if self._cache is None
+            else await self._cache.fetch(_key(user_key, broker, credential), SAID_S, load)
+        )
+        accounts = [
+            BrokerAccount(**{**each, "environment": Environment(each["environment"])}) for each in said["accounts"]
+        ]
+        return CoveredAccounts(tuple(accounts), said["asOf"], fresh=True)
 
     async def _ask(self, adapter: Broker, user_id: str, broker: str, credential: Credential) -> Sequence[BrokerAccount]:
         """A token found expired is renewed once, as a session would."""
@@ -132,6 +162,12 @@ class CredentialDesk:
         if adapter is None:
             raise InvalidInput("no such broker is configured", field="broker")
         return adapter
+
+
+def _key(user_key: str, broker: str, credential: Credential) -> str:
+    """Where an answer is kept: for this user and these tokens only, and without a part of either."""
+    prints = ":".join(sorted(each.fingerprint() for each in credential.secrets.values()))
+    return f"accounts:{broker}:{hashlib.sha256(f'{user_key}:{prints}'.encode()).hexdigest()}"
 
 
 def _named(error: InvalidInput) -> InvalidInput:
