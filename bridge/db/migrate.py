@@ -28,6 +28,7 @@ BOOK_EXISTS = (
 DDL_WAIT_S = 30.0  # for a table that somebody uses
 _NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _OLDEST = re.compile(r"^-- oldest: (\d+)$", re.MULTILINE)
+_WHO = "use the user who applied the earlier migrations, or the owner of the database"
 _ROLES = ("anon", "authenticated", "service_role")
 
 
@@ -103,9 +104,12 @@ async def applied_migrations(connection: Connection) -> list[Applied]:
     """What the database has, oldest first; nothing when it has never been migrated."""
     if not await connection.fetchval(f"select {BOOK_EXISTS}"):
         return []
-    rows = await connection.fetch(
-        "select version, name, checksum, oldest from public.bridge_migrations order by version"
-    )
+    try:
+        rows = await connection.fetch(
+            "select version, name, checksum, oldest from public.bridge_migrations order by version"
+        )
+    except DatabaseDenied as error:
+        raise ConfigurationError(f"DATABASE_URL: {error}; {_WHO}") from error
     return [Applied(row["version"], row["name"], row["checksum"], row["oldest"]) for row in rows]
 
 
@@ -149,8 +153,7 @@ async def _apply(connection: Connection, migration: Migration) -> None:
         await connection.execute(migration.sql)
     except DatabaseDenied as error:
         raise ConfigurationError(
-            f"migration {migration} needs more rights than the user of DATABASE_URL has ({error}); use the owner of the"
-            " database, or the user who applied the earlier migrations"
+            f"migration {migration} needs more rights than the user of DATABASE_URL has: {error}; {_WHO}"
         ) from error
     except DatabaseMisused as error:
         raise ConfigurationError(f"migration {migration} cannot be applied here: {error}") from error

@@ -1,0 +1,1 @@
+"""The database room, as far as it decides without a database."""
