@@ -1,6 +1,7 @@
 """The issuer's public keys: what is believed, for how long, and how little an issuer in trouble can do (I12)."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -142,7 +143,7 @@ async def huge(request: web.BaseRequest) -> web.StreamResponse:
 
 
 async def zipped(request: web.BaseRequest) -> web.Response:
-    return web.Response(body=b"\x1f\x8b\x08" + bytes(100), headers={"Content-Encoding": "gzip"})
+    return web.Response(body=gzip.compress(document(EC)), headers={"Content-Encoding": "gzip"})
 
 
 async def reset(request: web.BaseRequest) -> web.Response:
@@ -192,6 +193,26 @@ async def test_a_redirect_is_not_followed(scene: Scene):
         scene.issuer.answer = redirect
         assert await scene.status() == UNKNOWN
         assert elsewhere.asked == 0
+
+
+async def test_an_answer_without_end_is_cut_early(scene: Scene):
+    taken = 0
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal taken
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while taken < 2**26:
+                await response.write(b" " * 2**16)
+                taken += 2**16
+        except ConnectionError:
+            pass
+        return response
+
+    scene.issuer.answer = endless
+    assert await scene.status() == UNKNOWN
+    assert taken < 2**25, "beyond what sockets buffer"
 
 
 async def test_a_slow_issuer_is_asked_once_for_all_and_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch):
