@@ -184,7 +184,7 @@ async def test_callback_hands_over_what_the_browser_brought_and_clears_the_cooki
     }
 
 
-@pytest.mark.parametrize("code", [each for each in ConnectCode])
+@pytest.mark.parametrize("code", list(ConnectCode))
 @pytest.mark.parametrize("step", ["begin", "callback"])
 async def test_browser_is_shown_a_page_that_repeats_nothing_when_it_is_refused(
     edge: Edge, step: str, code: ConnectCode
@@ -209,7 +209,7 @@ async def test_browser_is_shown_a_page_when_something_is_away(edge: Edge, error:
         assert (answer.status, answer.content_type) == (status, "text/html")
 
 
-@pytest.mark.parametrize("code", [each for each in ConnectCode])
+@pytest.mark.parametrize("code", list(ConnectCode))
 async def test_app_gets_a_stable_type_when_completion_is_refused(edge: Edge, code: ConnectCode):
     edge.connecting.fail = ConnectRefused(code, "over")
     async with edge.call("POST", "/oauth/sim/complete", json={"userId": "u1", "ticket": "CANARY"}) as answer:
