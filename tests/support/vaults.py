@@ -89,9 +89,9 @@ class TokenBroker:
         if sent in self.spent:
             raise refused()
         self.spent.add(sent)
+        number = len(self.spent)
         if self.meanwhile is not None:
             await self.meanwhile()
-        number = len(self.spent)
         issued = {"accessToken": Secret(f"access-{number}"), "refreshToken": Secret(f"refresh-{number}")}
         return IssuedTokens(issued, expires_in_s=3600.0)
 
