@@ -17,20 +17,34 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from bridge.api.callers import CallerResolver
+from bridge.alerts.alerts import Alerts
+from bridge.alerts.alerts import Sources as AlertSources
+from bridge.api.jwks import KeySet
 from bridge.api.ports import Services
 from bridge.api.server import ApiServer
-from bridge.assembly import build_brokers, build_keys, build_policy, build_stores
+from bridge.assembly import (
+    build_brokers,
+    build_cache,
+    build_connect,
+    build_credentials,
+    build_policy,
+    build_resolver,
+    build_stores,
+    build_token_keys,
+)
 from bridge.cache.flusher import Flusher
 from bridge.cache.planning import FlushMode
 from bridge.cache.reader import Reader
 from bridge.cache.record import is_fresh
 from bridge.config import VERSION, Settings
-from bridge.credentials.file import CredentialsFile
+from bridge.credentials.desk import CredentialDesk
 from bridge.credentials.guarded import GuardedCredentials
-from bridge.runtime.clock import SystemClock
+from bridge.credentials.vault_source import VaultCredentials
+from bridge.foundation import Foundation, lay_foundation
+from bridge.runtime.clock import Clock, SystemClock
 from bridge.runtime.shutdown import Shutdown
 from bridge.runtime.tasks import Tasks
+from bridge.sessions.durable import DurableSessions
 from bridge.sessions.service import SessionService
 from bridge.telemetry.logs import setup_logs
 from bridge.telemetry.metrics import FlushTimes, Sources, metrics_page
@@ -48,21 +62,30 @@ GUARD_S = 0.2  # before the drain time is over the process ends, whatever hangs
 GC_THRESHOLDS = (50_000, 50, 1000)  # reference/perf.md F: frozen start, rare young collections
 FILES_WANTED = 65_536
 CRASHED = 1
+DAY_S = 86_400.0
 SUPERVISOR_TASK = "sessions:supervisor"
 
 
 class App:
     """Everything one process runs."""
 
-    def __init__(self, settings: Settings, *, dropped_lines: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        foundation: Foundation,
+        clock: Clock,
+        *,
+        dropped_lines: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._settings = settings
-        self._clock = clock = SystemClock()
-        rng = random.Random(secrets.randbits(64))
+        self._foundation = foundation
+        self._clock = clock
+        self._rng = rng = random.Random(secrets.randbits(64))
         self.shutdown = Shutdown()
         self._crashed: str | None = None
         self._tasks = Tasks("app", self._crash)
         self._watch = LoopWatch(clock, rng)
-        self._stores = build_stores(settings, clock)
+        self._stores = build_stores(settings, foundation, clock)
         self._reader = Reader(self._stores, clock=clock)
         times = FlushTimes()
         self._flusher = Flusher(
@@ -76,18 +99,37 @@ class App:
             on_crash=self._crash,
         )
         self._brokers = build_brokers(settings, clock, rng)
-        self._credentials = GuardedCredentials(self._credentials_file())
+        self._user_keys = UserKeyScheme(settings.user_key_mode, settings.user_key_secret)
+        self._cache = build_cache(settings, foundation, clock=clock, rng=rng, on_crash=self._crash)
+        owner = secrets.token_hex(4)
+        self._kept = build_credentials(
+            *(settings, foundation, self._brokers, self._user_keys),
+            clock=clock,
+            rng=rng,
+            owner=owner,
+            on_crash=self._crash,
+        )
+        self._credentials = GuardedCredentials(self._kept)
+        self._connect = build_connect(settings, foundation, self._brokers, self._user_keys, self._kept, clock)
+        idle_days = settings.session_idle_days
         self._sessions = SessionService(
             brokers=self._brokers,
             credentials=self._credentials,
             recorder=self._flusher,
-            user_keys=UserKeyScheme(settings.user_key_mode, settings.user_key_secret),
+            user_keys=self._user_keys,
             clock=clock,
             rng=rng,
-            owner=secrets.token_hex(4),
+            owner=owner,
+            desired=DurableSessions(foundation.database) if foundation.database is not None else None,
+            audit=foundation.audit,
+            idle_after_s=idle_days * DAY_S if idle_days else None,
             on_crash=self._session_task_crashed,
         )
+        self._vitals = ProcessVitals(clock, self._flusher, self._watch)
+        self._token_keys = build_token_keys(settings, clock)
+        self._resolver = build_resolver(settings, self._token_keys, clock)
         self._api = self._build_api(times, dropped_lines)
+        self._alerts = self._build_alerts()
 
     async def run(self) -> int:
         """Start, serve until asked to end, drain. Returns the exit code. Raises ConfigurationError."""
@@ -96,8 +138,12 @@ class App:
             await store.open()
         self._tasks.start(self._watch.run(), name="loop watch", essential=True)
         await self._flusher.start()
+        self._cache.start()
         await self._sessions.start_up()
         await self._api.start(self._settings.hosts, self._settings.port)
+        if self._foundation.resealer is not None:
+            self._foundation.resealer.start()
+        self._alerts.start()
         self._announce()
         gc.collect()
         gc.freeze()
@@ -105,13 +151,6 @@ class App:
         await self.shutdown.requested.wait()
         await self._drain()
         return CRASHED if self._crashed else 0
-
-    def _credentials_file(self) -> CredentialsFile | None:
-        path = self._settings.bridge_credentials_file
-        if path is None:
-            log.warning("BRIDGE_CREDENTIALS_FILE is not set: no user has credentials")
-            return None
-        return CredentialsFile(path, readers={name: broker.read_credential for name, broker in self._brokers.items()})
 
     def _build_api(self, times: FlushTimes, dropped_lines: Callable[[], int]) -> ApiServer:
         settings, clock = self._settings, self._clock
@@ -133,19 +172,44 @@ class App:
         services = Services(
             sessions=self._sessions,
             records=self._reader,
-            vitals=ProcessVitals(clock, self._flusher, self._watch),
+            vitals=self._vitals,
             metrics=metrics_page(sources),
             is_fresh=is_fresh,
             clock=clock,
             default_broker=DEFAULT_BROKER,
+            connecting=self._connect,
+            credentials=CredentialDesk(
+                brokers=self._brokers,
+                source=self._credentials,
+                keeper=self._kept if isinstance(self._kept, VaultCredentials) else None,
+                user_keys=self._user_keys,
+                clock=clock,
+                cache=self._cache,
+                audit=self._foundation.audit,
+            ),
         )
         return ApiServer(
             services,
-            CallerResolver(build_keys(settings), proxy_hops=settings.trusted_proxy_hops),
+            self._resolver,
             build_policy(settings),
             behind_proxy=settings.trusted_proxy_hops > 0 or settings.paas is not None,
             public_url=settings.public_url,
+            audit=self._foundation.audit,
+            shared_rates=settings.redis_target,
         )
+
+    def _build_alerts(self) -> Alerts:
+        sources = AlertSources(
+            stores=self._flusher.health,
+            brokers=self._sessions.brokers,
+            sessions=self._sessions.counts,
+            flusher=self._flusher.metrics,
+            loop_lag_ms=self._vitals.loop_lag_ms,
+            not_live=self._vitals.not_live,
+            not_ready=self._vitals.not_ready,
+        )
+        webhook, heartbeat = self._settings.alert_webhook_url, self._settings.heartbeat_url
+        return Alerts(webhook, heartbeat, sources, clock=self._clock, rng=self._rng)
 
     def _announce(self) -> None:
         settings = self._settings
@@ -163,7 +227,7 @@ class App:
                 "public_url": settings.public_url,
                 "stores": list(settings.store_names),
                 "brokers": list(self._brokers),
-                "auth": "open" if settings.auth_open else "keys",
+                "auth": self._resolver.auth,
                 "version": VERSION,
             },
         )
@@ -179,12 +243,17 @@ class App:
         await self._in_time("sessions", self._sessions.drain(budget_s * SESSIONS_SHARE), budget_s)
         await self._in_time("last flush", self._last_flush(budget_s * FLUSH_SHARE), budget_s)
         closing: list[tuple[str, Coroutine[Any, Any, object]]] = [
+            ("alerts", self._alerts.close()),
             ("sessions", self._sessions.close()),
             *((name, broker.close()) for name, broker in self._brokers.items()),
+            *((("connect", self._connect.close()),) if self._connect is not None else ()),
             ("credentials", self._credentials.close()),
             ("api", self._api.close()),
+            *((("token keys", self._token_keys.close()),) if isinstance(self._token_keys, KeySet) else ()),
+            ("cache", self._cache.close()),
             ("flusher", self._flusher.close()),
             *((store.name, store.close()) for store in self._stores),
+            ("foundation", self._foundation.close()),
             ("app", self._tasks.close()),
         ]
         for what, work in closing:
@@ -222,7 +291,12 @@ async def serve(settings: Settings) -> int:
     _limits()
     handler = setup_logs(settings.log_level, settings.log_format)
     try:
-        return await App(settings, dropped_lines=lambda: handler.dropped).run()
+        clock = SystemClock()
+        foundation = await lay_foundation(settings, clock)
+        try:
+            return await App(settings, foundation, clock, dropped_lines=lambda: handler.dropped).run()
+        finally:
+            await foundation.close()
     except BridgeError:
         raise  # one line for the operator
     except Exception as error:  # last resort: a bare traceback would show what the log filter cuts

@@ -1,4 +1,4 @@
-"""Builds the parts that the settings name: stores, brokers, keys. The composition root's other half, beside `app.py`.
+"""Builds the parts that the settings name: stores, brokers, credentials, keys. The composition root's other half.
 
 Makes objects and connects them; must not start anything or talk to anybody. Together with `app` and the command line
 the only place that names concrete classes.
@@ -8,30 +8,54 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Mapping
 
+from bridge.api.callers import CallerResolver
 from bridge.api.dispatch import Policy
+from bridge.api.jwks import KeySet
 from bridge.api.keys import ApiKey, KeyRing
+from bridge.api.user_tokens import SharedSecret, UserTokens
 from bridge.brokers.base import Broker
 from bridge.brokers.ctrader.broker import CtraderBroker
 from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.cache.general import GeneralCache
 from bridge.cache.store import Store
 from bridge.cache.stores.memory import MemoryStore
+from bridge.cache.stores.postgres import PostgresStore
 from bridge.cache.stores.redis import RedisStore
+from bridge.cache.stores.supabase import SupabaseStore
+from bridge.cache.tiers.postgres import PostgresTier
+from bridge.cache.tiers.redis import RedisTier
+from bridge.cache.tiers.tier import Tier
 from bridge.config import Settings
+from bridge.credentials.connect import Connect
+from bridge.credentials.consents import ConsentTable
+from bridge.credentials.file import CredentialsFile
+from bridge.credentials.importing import KvTableRows
+from bridge.credentials.vault_source import VaultCredentials
+from bridge.foundation import Foundation
 from bridge.runtime.clock import Clock
+from bridge.runtime.tasks import CrashHandler
+from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
 
 
-def build_stores(settings: Settings, clock: Clock) -> list[Store]:
+def build_stores(settings: Settings, foundation: Foundation, clock: Clock) -> list[Store]:
     """The stores of CACHE_STORES, primary first."""
-    stores: list[Store] = []
-    for name in settings.store_names:
-        if name == "redis" and settings.redis_target is not None:
-            stores.append(RedisStore(settings.redis_target))
-        else:
-            stores.append(MemoryStore(clock))
-    return stores
+    return [_store(name, settings, foundation, clock) for name in settings.store_names]
+
+
+def _store(name: str, settings: Settings, foundation: Foundation, clock: Clock) -> Store:
+    if name == "redis" and settings.redis_target is not None:
+        return RedisStore(settings.redis_target, deployment_id=foundation.deployment_id)
+    if name == "postgres" and foundation.records is not None:
+        unlogged, table = settings.cache_unlogged, settings.supabase_kv_table
+        return PostgresStore(foundation.records, kv_table=table, unlogged=unlogged)
+    if name == "supabase" and settings.supabase_url and settings.supabase_key:
+        url, key = settings.supabase_url, settings.supabase_key
+        return SupabaseStore(url, key, clock=clock, table=settings.supabase_kv_table)
+    return MemoryStore(clock)
 
 
 def build_brokers(settings: Settings, clock: Clock, rng: random.Random) -> dict[str, Broker]:
@@ -67,3 +91,92 @@ def build_policy(settings: Settings) -> Policy:
         cors_origins=frozenset(settings.cors_origins),
         https=bool(settings.public_url and settings.public_url.startswith("https://")),
     )
+
+
+def build_credentials(
+    settings: Settings,
+    foundation: Foundation,
+    brokers: Mapping[str, Broker],
+    user_keys: UserKeyScheme,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    owner: str,
+    on_crash: CrashHandler,
+) -> VaultCredentials | CredentialsFile | None:
+    """Where users' credentials are: the vault, behind it the file; the file alone; or nowhere."""
+    path, file = settings.bridge_credentials_file, None
+    if path is not None:
+        readers = {name: broker.read_credential for name, broker in brokers.items()}
+        file = CredentialsFile(path, readers=readers, on_crash=on_crash)
+    if foundation.database is None or foundation.vault is None:
+        if file is None:
+            log.warning("no user has credentials: set TOKEN_ENCRYPTION_KEYS (with DATABASE_URL) or a credentials file")
+        return file
+    table = settings.supabase_kv_table
+    return VaultCredentials(
+        foundation.database,
+        foundation.vault,
+        brokers=brokers,
+        user_keys=user_keys,
+        clock=clock,
+        rng=rng,
+        owner=owner,
+        fallback=file,
+        settings_rows=KvTableRows(foundation.database, table) if table else None,
+        audit=foundation.audit,
+        on_crash=on_crash,
+    )
+
+
+def build_connect(
+    settings: Settings,
+    foundation: Foundation,
+    brokers: Mapping[str, Broker],
+    user_keys: UserKeyScheme,
+    grants: VaultCredentials | CredentialsFile | None,
+    clock: Clock,
+) -> Connect | None:
+    """Connecting a broker by consent; None where PUBLIC_URL or a place for tokens is missing."""
+    vault, database = foundation.vault, foundation.database
+    if settings.public_url is None or vault is None or database is None or not isinstance(grants, VaultCredentials):
+        return None
+    return Connect(
+        consents=ConsentTable(database),
+        brokers=brokers,
+        sealer=vault,
+        grants=grants,
+        user_keys=user_keys,
+        clock=clock,
+        public_url=settings.public_url,
+        return_urls=settings.return_urls,
+        audit=foundation.audit,
+    )
+
+
+def build_token_keys(settings: Settings, clock: Clock) -> SharedSecret | KeySet | None:
+    """What user tokens are verified with; None when users do not call."""
+    if settings.supabase_jwt_secret is not None:
+        return SharedSecret(settings.supabase_jwt_secret)
+    return KeySet(settings.jwks_url, clock) if settings.jwks_url else None
+
+
+def build_resolver(settings: Settings, token_keys: SharedSecret | KeySet | None, clock: Clock) -> CallerResolver:
+    """Who may call."""
+    users = None
+    if token_keys is not None and settings.token_issuer is not None:
+        issuer, audience, claim = settings.token_issuer, settings.jwt_audience, settings.user_id_claim
+        users = UserTokens(token_keys, issuer=issuer, audience=audience, claim=claim, clock=clock)
+    return CallerResolver(build_keys(settings), proxy_hops=settings.trusted_proxy_hops, users=users)
+
+
+def build_cache(
+    settings: Settings, foundation: Foundation, *, clock: Clock, rng: random.Random, on_crash: CrashHandler
+) -> GeneralCache:
+    """The general cache over whatever is shared among processes."""
+    tiers: list[Tier] = []
+    if settings.redis_target is not None:
+        tiers.append(RedisTier(settings.redis_target))
+    if foundation.database is not None:
+        tiers.append(PostgresTier(foundation.database))
+    return GeneralCache(tiers, clock=clock, rng=rng, on_crash=on_crash)

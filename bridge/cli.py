@@ -140,14 +140,17 @@ def _config(options: argparse.Namespace, loop_factory: LoopFactory | None) -> in
 
 def _doctor(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     from bridge.assembly import build_stores
+    from bridge.db.database import Database
     from bridge.doctor import Doctor
+    from bridge.foundation import Foundation
     from bridge.runtime.clock import SystemClock
 
     settings = load_settings()
 
     async def examine() -> int:
         clock = SystemClock()
-        return await Doctor(settings, build_stores(settings, clock), clock).run()
+        records = Database(settings.database_url, size=2) if settings.database_url else None
+        return await Doctor(settings, build_stores(settings, Foundation(records=records), clock), clock).run()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(examine())

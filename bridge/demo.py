@@ -26,6 +26,7 @@ from rich.table import Table
 
 from bridge.demo_child import Child, DemoFailed
 from bridge.embedded.postgres import PostgresServer
+from bridge.embedded.surroundings import free_port
 from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.tasks import Tasks
 from core.secret import Secret
@@ -152,9 +153,12 @@ class Demo:
     async def _start_bridge(
         self, stack: AsyncExitStack, folder: Path, simulator: Simulated, stores: Mapping[str, str]
     ) -> Child:
+        port = self._port or free_port()  # its public address must be known before it runs
         settings = {
             **stores,
-            "PORT": str(self._port),
+            "PORT": str(port),
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "OAUTH_RETURN_URLS": f"http://127.0.0.1:{port}/docs",
             "HOST": "127.0.0.1",
             "API_KEY_SECRET": self._keys.secret.reveal(),
             "API_KEYS": self._keys.entries,
@@ -162,6 +166,8 @@ class Demo:
             "CTRADER_CLIENT_SECRET": "sim-secret",
             "CTRADER_DEMO_URL": f"ws://127.0.0.1:{simulator.port}",
             "CTRADER_LIVE_URL": f"ws://127.0.0.1:{simulator.live_port}",
+            "CTRADER_AUTH_URL": self._admin.replace("/sim", "/apps/auth"),
+            "CTRADER_TOKEN_URL": self._admin.replace("/sim", "/apps/token"),
             "LOG_FORMAT": "json",
         }
         if self._memory:

@@ -1,0 +1,76 @@
+"""What a process stands on: the database, and what is kept there for all of its parts. Laid before anything is started.
+
+All of it is looked at first, so that whatever is wrong is one clear line and nothing is half-started. Without
+DATABASE_URL the same parts live in memory, or are not there. Invariant: after `close` no connection is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.config import Settings
+from bridge.credentials.rotation import Resealer, check_keys
+from bridge.credentials.vault import Vault
+from bridge.db.database import Database, DatabaseUnavailable
+from bridge.db.errors import DatabaseMisused
+from bridge.db.startup import prepare_database
+from bridge.runtime.clock import Clock
+from bridge.telemetry.audit import NO_AUDIT, Audit
+from core.errors import ConfigurationError
+
+FOR_RECORDS = 2  # connections that flushing and reading records have for themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """The parts. `database`: what everything but the records works with; None without DATABASE_URL.
+
+    `records`: a pool of its own, so that a flush never waits behind the API (faults.md C10); the store opens and closes
+    it. `deployment_id` names the database. `vault` None: tokens cannot be kept here.
+    """
+
+    audit: Audit = NO_AUDIT
+    database: Database | None = None
+    records: Database | None = None
+    deployment_id: str | None = None
+    vault: Vault | None = None
+    resealer: Resealer | None = None
+
+    async def close(self) -> None:
+        """Close what was opened. Never raises."""
+        if self.resealer is not None:
+            await self.resealer.close()
+        if self.database is not None:
+            await self.database.close()
+
+
+async def lay_foundation(settings: Settings, clock: Clock) -> Foundation:
+    """Reach the database, bring it up to date and look at everything that must fit. Raises ConfigurationError."""
+    if settings.database_url is None:
+        return Foundation()
+    database = Database(settings.database_url, size=settings.database_connections - FOR_RECORDS)
+    await database.open()
+    try:
+        await prepare_database(database, clock)
+        return await _look(settings, database)
+    except (DatabaseUnavailable, DatabaseMisused) as error:
+        await database.close()
+        raise ConfigurationError(f"DATABASE_URL: {error}") from error
+    except BaseException:
+        await database.close()
+        raise
+
+
+async def _look(settings: Settings, database: Database) -> Foundation:
+    """What stands in the database must fit the settings."""
+    vault = Vault(settings.token_encryption_keys) if settings.token_encryption_keys else None
+    if vault is not None:
+        await check_keys(database, vault)
+    assert settings.database_url is not None  # noqa: S101  the caller has one
+    return Foundation(
+        database=database,
+        records=Database(settings.database_url, size=FOR_RECORDS, name="pulse-bridge records"),
+        deployment_id=await database.fetch_value("select value from public.bridge_facts where name = 'database_id'"),
+        vault=vault,
+        resealer=Resealer(database, vault) if vault is not None else None,
+    )
