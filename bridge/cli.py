@@ -1,4 +1,4 @@
-"""The command line: `python -m bridge {serve,simulate,demo,keys,config,doctor,whois}`.
+"""The command line: `python -m bridge <command>`.
 
 Exit codes: 0 well, 1 failed, 2 wrong configuration or arguments (one line on stderr says what). Must not print a
 secret, except the new one that `keys new` is asked for.
@@ -69,10 +69,20 @@ def _parser() -> argparse.ArgumentParser:
         "--memory", action="store_true", help="without embedded Postgres and Valkey: records and sessions in memory"
     )
     demo.add_argument("--port", type=int, default=0, help="port of the bridge (default: any free one)")
-    keys = command("keys", "Make API keys.", _keys)
-    keys.add_argument("action", choices=["new"], help="new: print a key and its entry for API_KEYS")
+    keys = command("keys", "Make API keys and token keys, and seal stored tokens anew.", _keys)
+    keys.add_argument(
+        "action",
+        choices=["new", "new-token-key", "rotate-tokens"],
+        help="new: print a key and its entry for API_KEYS; new-token-key: print an entry for TOKEN_ENCRYPTION_KEYS; "
+        "rotate-tokens: seal every stored token with the first of TOKEN_ENCRYPTION_KEYS, while the bridge runs",
+    )
     keys.add_argument("--scope", choices=SCOPES, help="app: the app's server; ops: operations (default: both)")
     keys.add_argument("--id", help="public id of the key, letters, digits, - and _ (default: random)")
+    migrate = command("migrate", "Bring the database up to date (`serve` does so too).", _migrate)
+    migrate.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 when the database lacks something"
+    )
+    migrate.add_argument("--export", metavar="FOLDER", help="write Supabase migration files there; needs no database")
     config = command("config", "List all settings with type, default, unit, source and value.", _config)
     config.add_argument("--check", action="store_true", help="only check: exit 0 when all is well, else 2")
     command("doctor", "Check configuration, stores, clock, limits and brokers, and say what to do.", _doctor)
@@ -104,12 +114,23 @@ def _demo(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
 
 
 def _keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
-    from bridge.api.keys import digest_of, new_key
-    from bridge.config import configured_api_key_secret
     from bridge.config_values import is_key_id
+    from bridge.credentials.command import run_new_token_key, run_rotate_tokens
 
     if options.id is not None and not is_key_id(options.id):
         raise ConfigurationError("--id: use up to 64 letters, digits, - and _")
+    if options.action == "new-token-key":
+        return run_new_token_key(options.id)
+    if options.action == "rotate-tokens":
+        settings = load_settings()
+        return asyncio.run(run_rotate_tokens(settings.database_url, settings.token_encryption_keys))
+    return _new_api_key(options)
+
+
+def _new_api_key(options: argparse.Namespace) -> int:
+    from bridge.api.keys import digest_of, new_key
+    from bridge.config import configured_api_key_secret
+
     configured = configured_api_key_secret()
     secret = configured or Secret(secrets.token_urlsafe(32))
     key_id, key = new_key(options.id)
@@ -122,6 +143,14 @@ def _keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     print("# add this entry to API_KEYS, separated by a comma from others:")
     print(f"API_KEYS={key_id}{scope}:{digest_of(key.reveal(), secret)}")
     return 0
+
+
+def _migrate(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.db.command import run_export, run_migrate
+
+    if options.export:
+        return run_export(options.export)
+    return asyncio.run(run_migrate(load_settings(), only_check=options.check))
 
 
 def _config(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
