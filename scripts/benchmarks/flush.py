@@ -1,9 +1,9 @@
-"""Redis flush of changed records: our store and flusher against one awaited SET after the other, server and client on
-a core each.
+"""Flush of changed records to Redis and to Postgres: our stores and flusher against one awaited write after the other,
+server and client on a core each.
 
-Two readings. *Writing*: the same prepared documents by `RedisStore.write` in chunks and by single SETs, in interleaved
-rounds. *Flushing*: the real `Flusher` from changed mirrors to accepted records, making them included, while a 1 ms
-ticker watches the loop.
+Two readings of each. *Writing*: the same prepared documents by `Store.write` in chunks and one by one (Redis: SET;
+Postgres: a prepared upsert into a plain table, each its own commit), in interleaved rounds. *Flushing*: the real
+`Flusher` from changed mirrors to accepted records, making them included, while a 1 ms ticker watches the loop.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ import asyncio
 import gc
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 
+import asyncpg
 import uvloop
 from redis.asyncio import Redis
 
 from bridge.cache.flusher import Flusher
 from bridge.cache.record import Reading, RecordStatus, make_record
-from bridge.cache.store import CHUNK, Write
+from bridge.cache.store import CHUNK, Store, Write
+from bridge.cache.stores.postgres import PostgresStore
 from bridge.cache.stores.redis import RedisStore
+from bridge.db.database import Database
+from bridge.db.migrate import migrate
+from bridge.embedded.postgres import PostgresServer
 from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.clock import SystemClock
 from core.account import AccountMirror
@@ -39,6 +45,16 @@ RECORDS = 10_000
 ROUNDS = 9
 QUICK_ROUNDS = 3
 FLUSH_WITHIN_S = 30.0
+PLAIN_TABLE = """
+create table plain (key text primary key, fence bigint, version bigint, document json, updated_at timestamptz)
+with (fillfactor = 50)
+"""
+PLAIN_UPSERT = """
+insert into plain as t values ($1, $2, $3, $4, clock_timestamp())
+on conflict (key) do update
+set fence = excluded.fence, version = excluded.version, document = excluded.document, updated_at = excluded.updated_at
+where (t.fence, t.version) < (excluded.fence, excluded.version)
+"""
 _CLOCK = SystemClock()
 
 
@@ -88,64 +104,117 @@ def move(held: AccountMirror, step: int) -> None:
     held.set_quote("1", 108_400 + step % 997, 108_402 + step % 997)
 
 
+@dataclass(slots=True)
+class Bench:
+    """Changed accounts and where they are written: by our store, and one by one."""
+
+    label: str
+    store: Store
+    one_by_one: Callable[[Write], Awaitable[object]]
+    single: str
+    target: float
+    sources: Sequence[Source]
+    keys: Sequence[str]
+    rounds: int
+
+    async def rows(self) -> list[Row]:
+        return [await _writing(self), *await _flushing(self)]
+
+
 async def measure(quick: bool) -> list[Row]:
-    """Both readings, against one fresh Valkey."""
+    """Both readings, against a fresh Valkey and a fresh Postgres."""
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    valkey = ValkeyServer()
+    shared = catalogue()
+    sources = [Source(mirror(number, shared)) for number in range(RECORDS)]
+    scheme = UserKeyScheme()
+    keys = [f"ctrader_account_{scheme.keys(f'user-{number}').canonical}" for number in range(RECORDS)]
+    collect_as_served()
     try:
-        with on_core(1):
-            valkey.start()
-        with on_core(0):
-            return await _both(valkey.url, rounds)
+        return [*await _redis(sources, keys, rounds), *await _postgres(sources, keys, rounds)]
     finally:
-        valkey.stop()
-
-
-async def _both(url: str, rounds: int) -> list[Row]:
-    store = RedisStore(Secret(url))
-    try:
-        async with Redis.from_url(url, protocol=2) as plain:
-            shared = catalogue()
-            sources = [Source(mirror(number, shared)) for number in range(RECORDS)]
-            scheme = UserKeyScheme()
-            keys = [f"ctrader_account_{scheme.keys(f'user-{number}').canonical}" for number in range(RECORDS)]
-            collect_as_served()
-            writing = await _writing(store, plain, sources, keys, rounds)
-            return [writing, *await _flushing(store, sources, keys, rounds)]
-    finally:
-        await store.close()
         gc.unfreeze()
 
 
-async def _writing(store: RedisStore, plain: Redis, sources: Sequence[Source], keys: Sequence[str], rounds: int) -> Row:
-    fences = await store.claim(keys)
+@contextmanager
+def _a_core_each(server: ValkeyServer | PostgresServer) -> Iterator[None]:
+    """Run a server on one core and ourselves on the other."""
+    with on_core(1):
+        server.start()
+    try:
+        with on_core(0):
+            yield
+    finally:
+        server.stop()
+
+
+async def _redis(sources: Sequence[Source], keys: Sequence[str], rounds: int) -> list[Row]:
+    valkey = ValkeyServer()
+    with _a_core_each(valkey):
+        store = RedisStore(Secret(valkey.url))
+        try:
+            async with Redis.from_url(valkey.url, protocol=2) as plain:
+
+                async def one(write: Write) -> None:
+                    await plain.set(f"plain:{write.key}", write.document)
+
+                return await Bench("Redis", store, one, "single awaited SETs", 10, sources, keys, rounds).rows()
+        finally:
+            await store.close()
+
+
+async def _postgres(sources: Sequence[Source], keys: Sequence[str], rounds: int) -> list[Row]:
+    postgres = PostgresServer()
+    with _a_core_each(postgres):
+        database = Database(Secret(postgres.url()), size=2)
+        store = PostgresStore(database)
+        await database.open()
+        try:
+            await migrate(database)
+            await store.open()
+            plain = await asyncpg.connect(postgres.url())
+            try:
+                await plain.execute(PLAIN_TABLE)
+                upsert = await plain.prepare(PLAIN_UPSERT)
+
+                async def one(write: Write) -> None:
+                    await upsert.fetch(write.key, write.fence, write.version, write.document.decode())
+
+                return await Bench("Postgres", store, one, "row by row", 5, sources, keys, rounds).rows()
+            finally:
+                await plain.close()
+        finally:
+            await store.close()
+
+
+async def _writing(bench: Bench) -> Row:
+    fences = await bench.store.claim(bench.keys)
     ours: list[float] = []
     single: list[float] = []
     size = 0
-    for version in range(1, rounds + 1):
+    for version in range(1, bench.rounds + 1):
         now_ms = _CLOCK.now_ms()
         writes = [
             Write(
                 key, fence, version, make_record(source.reading(), fence=fence, version=version, now_ms=now_ms).document
             )
-            for key, fence, source in zip(keys, fences, sources, strict=True)
+            for key, fence, source in zip(bench.keys, fences, bench.sources, strict=True)
         ]
-        ours.append(await _by_chunks(store, writes))
-        single.append(await _one_by_one(plain, writes))
+        ours.append(await _by_chunks(bench.store, writes))
+        single.append(await _one_by_one(bench.one_by_one, writes))
         size = len(writes[0].document)
     ratio = Spread.of([theirs / mine for mine, theirs in zip(ours, single, strict=True)])
     return Row(
-        figure=f"Redis: write {len(keys):,} changed records of {size:,} bytes",
+        figure=f"{bench.label}: write {len(bench.keys):,} changed records of {size:,} bytes",
         ours=f"{Spread.of(ours).median * 1000:.0f} ms, compared and set in chunks of {CHUNK}",
-        compared_with=f"single awaited SETs: {Spread.of(single).median * 1000:.0f} ms",
+        compared_with=f"{bench.single}: {Spread.of(single).median * 1000:.0f} ms",
         ratio=ratio.text(1, " ×"),
-        target=at_least(10, " ×"),
+        target=at_least(bench.target, " ×"),
         value=ratio.median,
         data={"oursS": ours, "singleS": single, "documentBytes": size},
     )
 
 
-async def _by_chunks(store: RedisStore, writes: Sequence[Write]) -> float:
+async def _by_chunks(store: Store, writes: Sequence[Write]) -> float:
     began = time.perf_counter()
     for start in range(0, len(writes), CHUNK):
         refused = await store.write(writes[start : start + CHUNK])
@@ -154,23 +223,23 @@ async def _by_chunks(store: RedisStore, writes: Sequence[Write]) -> float:
     return time.perf_counter() - began
 
 
-async def _one_by_one(plain: Redis, writes: Sequence[Write]) -> float:
+async def _one_by_one(write_one: Callable[[Write], Awaitable[object]], writes: Sequence[Write]) -> float:
     began = time.perf_counter()
     for write in writes:
-        await plain.set(f"plain:{write.key}", write.document)
+        await write_one(write)
     return time.perf_counter() - began
 
 
-async def _flushing(store: RedisStore, sources: Sequence[Source], keys: Sequence[str], rounds: int) -> list[Row]:
-    flusher = Flusher([store], clock=_CLOCK, rng=random.Random(1), interval_s=2.0)
-    entries = [flusher.register((key,), source) for key, source in zip(keys, sources, strict=True)]
+async def _flushing(bench: Bench) -> list[Row]:
+    flusher = Flusher([bench.store], clock=_CLOCK, rng=random.Random(1), interval_s=2.0)
+    entries = [flusher.register((key,), source) for key, source in zip(bench.keys, bench.sources, strict=True)]
     await flusher.start()
     await flusher.drain(FLUSH_WITHIN_S)  # claims and first records
     quiet = await _lag_for(1.0)
     took: list[float] = []
     busy = LoopLag()
-    for step in range(rounds):
-        for entry, source in zip(entries, sources, strict=True):
+    for step in range(bench.rounds):
+        for entry, source in zip(entries, bench.sources, strict=True):
             move(source.mirror, step)
             flusher.mark(entry)
         async with lagging() as lag:
@@ -182,14 +251,14 @@ async def _flushing(store: RedisStore, sources: Sequence[Source], keys: Sequence
         busy.lags_ms += lag.lags_ms
     await flusher.close()
     time_row = Row(
-        figure=f"Redis: flush {len(keys):,} changed mirrors, records made and written",
-        ours=f"{Spread.of(took).median * 1000:.0f} ms ({Spread.of(took).median / len(keys) * 1e6:.0f} µs each)",
+        figure=f"{bench.label}: flush {len(entries):,} changed mirrors, records made and written",
+        ours=f"{Spread.of(took).median * 1000:.0f} ms ({Spread.of(took).median / len(entries) * 1e6:.0f} µs each)",
         compared_with="the flush interval of 2 s",
         ratio=Spread.of([seconds / 2 for seconds in took]).text(2, " ×"),
         data={"flushS": took},
     )
     lag_row = Row(
-        figure="loop lag p99 during that flush",
+        figure=f"{bench.label}: loop lag p99 during that flush",
         ours=f"{busy.p99_ms():.1f} ms, worst {busy.max_ms():.1f} ms",
         compared_with=f"the same loop at rest: {quiet.p99_ms():.1f} ms, worst {quiet.max_ms():.1f} ms",
         ratio=f"{busy.p99_ms() / max(quiet.p99_ms(), 0.01):.1f} ×",

@@ -13,12 +13,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import orjson
 
 from bridge.cache.store import CHUNK, Refusal, StoreCapabilities, Stored, StoreUnavailable, Write
 from bridge.cache.stores.sql_answers import EMPTY, Answers, in_order, stored_value
-from bridge.db.database import Connection, Database, DatabaseConflict, DatabaseMisused, DatabaseUnavailable, Row
+from bridge.db.database import Connection, Database, Row
+from bridge.db.errors import (
+    DatabaseConflict,
+    DatabaseMisused,
+    DatabaseRefusesUs,
+    DatabaseUnavailable,
+)
 from core.errors import ConfigurationError
 
 TABLE = "account_cache"
@@ -100,8 +105,8 @@ class PostgresStore:
             cause = error.__cause__
             if isinstance(cause, DatabaseMisused):
                 raise ConfigurationError(f"store {self.name}: {cause} (has `python -m bridge migrate` run?)") from error
-            if cause is not None and isinstance(cause.__cause__, asyncpg.InvalidAuthorizationSpecificationError):
-                raise ConfigurationError(f"store {self.name}: the database refuses the user or password") from error
+            if isinstance(cause, DatabaseRefusesUs):
+                raise ConfigurationError(f"store {self.name}: {cause}") from error
 
     async def claim(self, keys: Sequence[str], *, at_least: int = 0) -> list[int]:
         """Raise the fence of each key, by the database's clock. At most CHUNK keys are claimed in one step."""
@@ -154,13 +159,12 @@ class PostgresStore:
     async def _value(self, call: str, *arguments: object) -> Any:
         """Call a function, once more after a deadlock: the other side has got its locks by then."""
         await self._prepare()
+
+        async def called(connection: Connection) -> Any:
+            return await connection.fetchval(self._sql[call], *arguments)
+
         async with self._translated():
-            try:
-                return await self._database.fetch_value(self._sql[call], *arguments, timeout_s=STATEMENT_S)
-            except DatabaseUnavailable as error:
-                if not isinstance(error.__cause__, (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)):
-                    raise
-                return await self._database.fetch_value(self._sql[call], *arguments, timeout_s=STATEMENT_S)
+            return await self._database.repeated(called, tries=2, timeout_s=STATEMENT_S)
 
     async def _rows(self, call: str, *arguments: object) -> list[Row]:
         """Read. The wait for the turn counts into the deadline."""

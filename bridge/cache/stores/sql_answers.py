@@ -30,14 +30,15 @@ class Answers:
         self.unstorable = 0  # documents that could not be stored, since start
 
     def arguments(self, writes: Sequence[Write]) -> tuple[list[str], list[int], list[int], list[str]]:
-        """Keys, fences, versions and documents of a chunk."""
+        """Keys, fences, versions and documents of a chunk, sorted by key as the functions want it."""
         if len(writes) > CHUNK:
             raise ValueError(f"more than {CHUNK} records in one write")
+        rows = sorted(writes, key=lambda write: write.key)
         return (
-            [write.key for write in writes],
-            [write.fence for write in writes],
-            [write.version for write in writes],
-            [_text(write.document) for write in writes],
+            [write.key for write in rows],
+            [write.fence for write in rows],
+            [write.version for write in rows],
+            [_text(write.document) for write in rows],
         )
 
     def refusals(self, answer: object, writes: Sequence[Write]) -> list[Refusal]:
