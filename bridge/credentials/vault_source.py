@@ -201,10 +201,12 @@ class VaultCredentials:
         REDACTOR.register(*found.credential.secrets.values())
         async with self._table.held(user_key, user_id, broker, Source.SETTINGS) as held:
             step = next_step(None if held.is_new else held.row, found)
-            if step is Step.REMEMBER:
-                await held.remember(found.print)
-            elif step is not Step.NOTHING:
+            if step is Step.IMPORT:
                 await self._write(held, found.credential, Source.SETTINGS, found.print)
+            elif step is not Step.NOTHING:
+                await held.remember(found.print)
+            if step is Step.CHOOSE:  # the row's own tokens may be worn out
+                await held.choose(found.credential.environment, found.credential.account_id)
         if step is Step.IMPORT:
             self._imported(user_key, broker)
 
