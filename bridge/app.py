@@ -74,13 +74,14 @@ class App:
         settings: Settings,
         foundation: Foundation,
         clock: Clock,
+        rng: random.Random,
         *,
         dropped_lines: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
         self._foundation = foundation
         self._clock = clock
-        self._rng = rng = random.Random(secrets.randbits(64))
+        self._rng = rng
         self.shutdown = Shutdown()
         self._crashed: str | None = None
         self._tasks = Tasks("app", self._crash)
@@ -134,6 +135,7 @@ class App:
     async def run(self) -> int:
         """Start, serve until asked to end, drain. Returns the exit code. Raises ConfigurationError."""
         self.shutdown.install()
+        self._foundation.start()
         for store in self._stores:
             await store.open()
         self._tasks.start(self._watch.run(), name="loop watch", essential=True)
@@ -141,8 +143,6 @@ class App:
         self._cache.start()
         await self._sessions.start_up()
         await self._api.start(self._settings.hosts, self._settings.port)
-        if self._foundation.resealer is not None:
-            self._foundation.resealer.start()
         self._alerts.start()
         self._announce()
         gc.collect()
@@ -291,10 +291,10 @@ async def serve(settings: Settings) -> int:
     _limits()
     handler = setup_logs(settings.log_level, settings.log_format)
     try:
-        clock = SystemClock()
-        foundation = await lay_foundation(settings, clock)
+        clock, rng = SystemClock(), random.Random(secrets.randbits(64))
+        foundation = await lay_foundation(settings, clock, rng)
         try:
-            return await App(settings, foundation, clock, dropped_lines=lambda: handler.dropped).run()
+            return await App(settings, foundation, clock, rng, dropped_lines=lambda: handler.dropped).run()
         finally:
             await foundation.close()
     except BridgeError:

@@ -83,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="change nothing; exit 1 when the database lacks something"
     )
     migrate.add_argument("--export", metavar="FOLDER", help="write Supabase migration files there; needs no database")
+    audit = command("audit", "Verify the audit log, or show its last rows.", _audit)
+    audit.add_argument(
+        "action", choices=["verify", "tail"], help="verify: exit 1 when any row was changed or is missing"
+    )
+    audit.add_argument("--expect", metavar="ROW:HASH", help="a head printed earlier that the log must still hold")
+    audit.add_argument("--from", dest="start", metavar="ROW:HASH", help="begin behind this row")
+    audit.add_argument("--limit", type=int, default=20, help="rows that tail shows")
     config = command("config", "List all settings with type, default, unit, source and value.", _config)
     config.add_argument("--check", action="store_true", help="only check: exit 0 when all is well, else 2")
     command("doctor", "Check configuration, stores, clock, limits and brokers, and say what to do.", _doctor)
@@ -145,6 +152,15 @@ def _new_api_key(options: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.audit.command import run_tail, run_verify
+
+    settings = load_settings()
+    if options.action == "tail":
+        return asyncio.run(run_tail(settings, limit=options.limit))
+    return asyncio.run(run_verify(settings, start=options.start, expect=options.expect))
+
+
 def _migrate(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     from bridge.db.command import run_export, run_migrate
 
@@ -169,6 +185,7 @@ def _config(options: argparse.Namespace, loop_factory: LoopFactory | None) -> in
 
 def _doctor(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     from bridge.assembly import build_stores
+    from bridge.audit.log import LoggedAudit
     from bridge.db.database import Database
     from bridge.doctor import Doctor
     from bridge.foundation import Foundation
@@ -179,7 +196,9 @@ def _doctor(options: argparse.Namespace, loop_factory: LoopFactory | None) -> in
     async def examine() -> int:
         clock = SystemClock()
         records = Database(settings.database_url, size=2) if settings.database_url else None
-        return await Doctor(settings, build_stores(settings, Foundation(records=records), clock), clock).run()
+        return await Doctor(
+            settings, build_stores(settings, Foundation(LoggedAudit(), records=records), clock), clock
+        ).run()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(examine())

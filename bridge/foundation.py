@@ -6,8 +6,11 @@ DATABASE_URL the same parts live in memory, or are not there. Invariant: after `
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
+from bridge.audit.chain import Sealer
+from bridge.audit.log import AuditLog, LoggedAudit
 from bridge.config import Settings
 from bridge.credentials.rotation import Resealer, check_keys
 from bridge.credentials.vault import Vault
@@ -15,7 +18,6 @@ from bridge.db.database import Database, DatabaseUnavailable
 from bridge.db.errors import DatabaseMisused
 from bridge.db.startup import prepare_database
 from bridge.runtime.clock import Clock
-from bridge.telemetry.audit import NO_AUDIT, Audit
 from core.errors import ConfigurationError
 
 FOR_RECORDS = 2  # connections that flushing and reading records have for themselves
@@ -29,30 +31,39 @@ class Foundation:
     it. `deployment_id` names the database. `vault` None: tokens cannot be kept here.
     """
 
-    audit: Audit = NO_AUDIT
+    audit: AuditLog | LoggedAudit
     database: Database | None = None
     records: Database | None = None
     deployment_id: str | None = None
     vault: Vault | None = None
     resealer: Resealer | None = None
 
+    def start(self) -> None:
+        """Begin what goes on beside serving."""
+        if isinstance(self.audit, AuditLog):
+            self.audit.start()
+        if self.resealer is not None:
+            self.resealer.start()
+
     async def close(self) -> None:
         """Close what was opened. Never raises."""
         if self.resealer is not None:
             await self.resealer.close()
+        if isinstance(self.audit, AuditLog):
+            await self.audit.close()
         if self.database is not None:
             await self.database.close()
 
 
-async def lay_foundation(settings: Settings, clock: Clock) -> Foundation:
+async def lay_foundation(settings: Settings, clock: Clock, rng: random.Random) -> Foundation:
     """Reach the database, bring it up to date and look at everything that must fit. Raises ConfigurationError."""
     if settings.database_url is None:
-        return Foundation()
+        return Foundation(audit=LoggedAudit())
     database = Database(settings.database_url, size=settings.database_connections - FOR_RECORDS)
     await database.open()
     try:
         await prepare_database(database, clock)
-        return await _look(settings, database)
+        return await _look(settings, database, clock, rng)
     except (DatabaseUnavailable, DatabaseMisused) as error:
         await database.close()
         raise ConfigurationError(f"DATABASE_URL: {error}") from error
@@ -61,13 +72,14 @@ async def lay_foundation(settings: Settings, clock: Clock) -> Foundation:
         raise
 
 
-async def _look(settings: Settings, database: Database) -> Foundation:
+async def _look(settings: Settings, database: Database, clock: Clock, rng: random.Random) -> Foundation:
     """What stands in the database must fit the settings."""
     vault = Vault(settings.token_encryption_keys) if settings.token_encryption_keys else None
     if vault is not None:
         await check_keys(database, vault)
     assert settings.database_url is not None  # noqa: S101  the caller has one
     return Foundation(
+        audit=AuditLog(database, clock=clock, rng=rng, sealer=Sealer(settings.token_encryption_keys)),
         database=database,
         records=Database(settings.database_url, size=FOR_RECORDS, name="pulse-bridge records"),
         deployment_id=await database.fetch_value("select value from public.bridge_facts where name = 'database_id'"),
