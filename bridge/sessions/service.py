@@ -28,7 +28,7 @@ from bridge.sessions.listing import Listing
 from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.roster import Roster
 from bridge.sessions.session import Recorder, Session
-from bridge.sessions.states import RESTARTABLE, State, status_name
+from bridge.sessions.states import State, status_name
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Turns, Where
 from bridge.sessions.views import AccountChoice, Explanation, NoCredentials, SessionMetrics, SessionPage, SessionView
@@ -155,9 +155,7 @@ class SessionService:
             account_id, environment = await self._which(where, adapter, credential, account_id, environment)
             self._refuse_when_draining()
             async with self._command(where):
-                session = self._running(where, account_id, environment)
-                if session is None:
-                    session = await self._store_start(Start(user_id, *where, account_id, environment))
+                session = await self._store_start(Start(user_id, *where, account_id, environment))
         except (NoCredentials, AccountChoice, Unavailable) as error:
             self._record(Action.START, keys, broker, actor, outcome=_outcome(error))
             raise
@@ -234,16 +232,6 @@ class SessionService:
             self._roster.drop(where, None)
         return self._roster.run(started.row)
 
-    def _running(self, where: Where, account_id: str | None, environment: Environment) -> Session | None:
-        """The session that a start asks for, when it is stored and runs already."""
-        session = self._table.find(*where, account_id)
-        if session is None or session.environment is not environment or session.state in RESTARTABLE:
-            return None
-        if where in self._roster.doubts:
-            return None
-        session.used_at = self._clock.monotonic()
-        return session
-
     @asynccontextmanager
     async def _command(self, where: Where) -> AsyncIterator[None]:
         """The user's turn. Without an answer of the store nobody knows what it holds: it is read again."""
@@ -256,8 +244,7 @@ class SessionService:
                 self._roster.doubts.add(where)
                 self._keeper.wake()
                 if isinstance(error, Unavailable):
-                    message = "the request could not be stored; ask again"
-                    raise Unavailable(message, retry_after_s=STORE_RETRY_S) from error
+                    raise _not_stored() from error
                 raise
 
     # ------------------------------------------------------------ which account
@@ -271,7 +258,10 @@ class SessionService:
         environment: Environment | None,
     ) -> tuple[str | None, Environment]:
         """The account and environment that a start means. Raises AccountChoice, InvalidInput, Unavailable."""
-        known = await self._desired.known(*where)
+        try:
+            known = await self._desired.known(*where)
+        except Unavailable as error:
+            raise _not_stored() from error
         if account_id is not None:
             session = self._table.find(*where, account_id)
             return account_id, environment_of(account_id, environment, credential, known, session)
@@ -383,6 +373,10 @@ class SessionService:
 def _check_account_id(account_id: str | None) -> None:
     if account_id is not None and not _ACCOUNT_ID.fullmatch(account_id):
         raise InvalidInput("an account id is 1 to 64 letters, digits or dashes", field="accountId")
+
+
+def _not_stored() -> Unavailable:
+    return Unavailable("the request cannot be stored at present; ask again", retry_after_s=STORE_RETRY_S)
 
 
 def _outcome(error: BridgeError) -> str:

@@ -15,10 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge.brokers.base import BrokerFault, FaultKind, ReasonCode
+from bridge.sessions import keeping
+from bridge.sessions.desired import Start
 from bridge.sessions.failing import Failing
+from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.states import LOGIN_STATES, State
+from core.errors import NotFound, Unavailable
 from tests.support.fake_broker import credential, fault
-from tests.unit.sessions.world import World, key_of, quiet_logs, settle, stranded
+from tests.unit.sessions.world import DEMO, World, key_of, quiet_logs, settle, stranded
 
 USERS = ("u0", "u1", "u2", "u3", "u4", "u5")
 users = st.sampled_from(USERS)
@@ -38,12 +42,13 @@ class Sessions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         quiet_logs()
+        self.tick_s, keeping.TICK_S = keeping.TICK_S, 50.0  # hours pass here
         self.loop = asyncio.new_event_loop()
         looptime.patch_event_loop(self.loop, start=0)
         asyncio.set_event_loop(self.loop)
         self.world = World(slots=2)
         self.world.broker.reconcile_every_s = 200.0
-        self.wanted: set[str] = set()
+        self.started: set[str] = set()
         self.tokens = 0
 
     def run(self, work: Any) -> Any:
@@ -60,15 +65,46 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(user=users)
     def start(self, user: str) -> None:
-        self.run(self.world.start(user))
-        self.wanted.add(user)
+        if self._accepted(self.world.start(user)):
+            assert self._stored(user)
+        self.started.add(user)
 
-    @precondition(lambda self: self.wanted)
+    @precondition(lambda self: self.started)
     @rule(data=st.data())
     def stop(self, data: st.DataObject) -> None:
-        user = data.draw(st.sampled_from(sorted(self.wanted)))
-        self.run(self.world.stop(user))
-        self.wanted.discard(user)
+        user = data.draw(st.sampled_from(sorted(self.started)))
+        if self._accepted(self.world.stop(user)):
+            assert not self._stored(user)
+
+    @rule(user=users, wanted=st.booleans())
+    def command_elsewhere(self, user: str, wanted: bool) -> None:
+        """Another process stores a start or a stop."""
+        key = key_of(user).rpartition("_")[2]
+        if wanted:
+            if (user, "fake") not in self.world.credentials.stored:
+                self.world.credentials.put(user, credential(user))
+            start = Start(user, key, "fake", f"acc-{user}", DEMO)
+            self.run(DesiredInMemory.start(self.world.desired, start))
+            self.started.add(user)
+        else:
+            self.run(DesiredInMemory.stop(self.world.desired, key, "fake", None))
+
+    @rule(away=st.booleans(), deaf=st.booleans())
+    def store_answers(self, away: bool, deaf: bool) -> None:
+        self.world.desired.away, self.world.desired.deaf = away, deaf
+
+    def _accepted(self, command: Any) -> bool:
+        try:
+            self.run(command)
+        except (Unavailable, NotFound):  # not found: the start was not stored
+            return False
+        return True
+
+    def _stored(self, user: str) -> bool:
+        """Whether the session is wanted, by the store."""
+        key = key_of(user).rpartition("_")[2]
+        rows = self.run(DesiredInMemory.of_user(self.world.desired, key))
+        return any(row.wanted for row in rows)
 
     @rule(data=st.data(), fault=faults)
     def lose_one(self, data: st.DataObject, fault: BrokerFault) -> None:
@@ -102,7 +138,6 @@ class Sessions(RuleBasedStateMachine):
         entry = self.world.recorder.entries.get(key_of(user))
         if entry is not None and not entry.fenced:
             self.run(self._call(lambda: self.world.recorder.refuse(key_of(user))))
-            self.wanted.discard(user)
 
     @rule(seconds=pauses)
     def pass_time(self, seconds: float) -> None:
@@ -142,24 +177,29 @@ class Sessions(RuleBasedStateMachine):
         try:
             self._peace()
         finally:
+            keeping.TICK_S = self.tick_s
             self.run(self.world.__aexit__())
             self.loop.close()
             asyncio.set_event_loop(None)
 
     def _peace(self) -> None:
-        """The faults stop, users act: within two hours everything wanted is live, and the rest is gone."""
+        """All faults stop, and so do users: what is stored runs, and within two hours everything wanted is live."""
         broker = self.world.broker
         broker.script.clear()
         broker.refresh_result = None
         broker.slots = 2
-        for number, user in enumerate(sorted(self.wanted)):
+        self.world.desired.away = self.world.desired.deaf = False
+        self.run(asyncio.sleep(60))
+        wanted = [user for user in sorted(self.started) if self._stored(user)]
+        for number, user in enumerate(wanted):
             self.world.credentials.put(user, credential(user, f"peace-{number}-{self.tokens}"))
             self.run(self.world.start(user))
         self.run(asyncio.sleep(7200))
-        live = {account.account_id for account in broker.live}
-        assert live == {f"acc-{user}" for user in self.wanted}
-        for user in self.wanted:
+        assert {account.account_id for account in broker.live} == {f"acc-{user}" for user in wanted}
+        for user in wanted:
             assert self.world.row(user).state is State.LIVE
+        for row in self.world.supervisor.table:
+            assert row.user_id in wanted or row.state is State.STOPPED
 
 
 Sessions.TestCase.settings = settings(

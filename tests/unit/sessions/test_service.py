@@ -400,7 +400,7 @@ async def test_uptime_is_shown_as_a_share(world: World) -> None:
     await asyncio.sleep(0.7)
     assert world.view().uptime_percent == pytest.approx(70, abs=0.5)
     await world.stop()
-    await asyncio.sleep(1000)
+    await asyncio.sleep(500)
     assert world.view().uptime_percent == pytest.approx(70, abs=0.5)
 
 

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from bridge.brokers.base import Environment
+from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.service import SessionService
 from bridge.sessions.session import Session
 from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.views import SessionView
+from bridge.telemetry.audit import Action, Detail
+from core.errors import Unavailable
 from core.user_key import UserKeyScheme
 from tests.support.fake_broker import FakeBroker, FakeCredentials, FakeRecorder, LoopClock, credential
 
 
 class World:
-    """Everything around the sessions of one test. `crashes`: tasks that died in the open (none may)."""
+    """Everything around the sessions of one process. `crashes`: tasks that died in the open (none may).
 
-    def __init__(self, *, seed: int = 1, **broker: Any) -> None:
+    `desired`: what is stored of them, given to the world that comes after a restart; it is shared, and can fail.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        desired: FailingStore | None = None,
+        credentials: FakeCredentials | None = None,
+        idle_after_s: float | None = None,
+        **broker: Any,
+    ) -> None:
         self.broker = FakeBroker(**broker)
-        self.credentials = FakeCredentials()
+        self.credentials = FakeCredentials() if credentials is None else credentials
         self.recorder = FakeRecorder()
         self.clock = LoopClock()
+        self.desired = FailingStore() if desired is None else desired
+        self.audit = FakeAudit()
         self.crashes: list[BaseException] = []
         self.service = SessionService(
             brokers={"fake": self.broker},
@@ -34,6 +51,9 @@ class World:
             clock=self.clock,
             rng=Random(seed),
             owner="process-1",
+            desired=self.desired,
+            audit=self.audit,
+            idle_after_s=idle_after_s,
             on_crash=lambda _, error: self.crashes.append(error),
         )
 
@@ -62,6 +82,7 @@ class World:
 
     async def start(self, user: str = "u", **options: Any) -> SessionView:
         """Start a user's session; stores a credential when there is none."""
+        self.service._keeper.wake()  # a fixture begins in real time: what waits since then begins anew in the test's
         if (user, "fake") not in self.credentials.stored:
             self.credentials.put(user, credential(user))
         values: dict[str, Any] = {"account_id": None, "environment": None, "broker": "fake", **options}
@@ -82,6 +103,54 @@ class World:
 
     def statuses(self, user: str = "u", suffix: str = "") -> list[str]:
         return self.recorder.statuses(key_of(user) + suffix)
+
+
+class FailingStore(DesiredInMemory):
+    """Desired sessions that outlive a world. `away`: no call is answered; `deaf`: writes are stored, but not answered.
+
+    `hold`: calls wait for it before they are carried out.
+    """
+
+    shared = True
+
+    def __init__(self) -> None:
+        super().__init__(LoopClock())
+        self.away = self.deaf = False
+        self.hold: asyncio.Event | None = None
+        self.calls: list[str] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in _CALLS:
+            return found
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            self.calls.append(name)
+            if self.hold is not None:
+                await self.hold.wait()
+            if self.away:
+                raise Unavailable("scripted: the database is away")
+            answer = await found(*arguments, **named)
+            if self.deaf and name in ("start", "stop", "resolve"):
+                raise Unavailable("scripted: the answer is lost")
+            return answer
+
+        return call
+
+
+_CALLS = ("known", "start", "stop", "resolve", "wanted", "owing", "ended", "of_user", "idle", "note", "erase")
+
+
+@dataclass
+class FakeAudit:
+    """Writes down what is told to the log."""
+
+    entries: list[tuple[str, str | None, str, str]] = field(default_factory=list)
+
+    def record(
+        self, action: Action, *, user_key: str | None, actor: str, outcome: str = "ok", detail: Detail | None = None
+    ) -> None:
+        self.entries.append((action.value, user_key, actor, outcome))
 
 
 def key_of(user: str = "u") -> str:
