@@ -54,6 +54,18 @@ OTHER_ROWS: dict[str, Row | None] = {  # None: the migrations put rows there, or
     "bridge_cache_fences": {"key": "ctrader_account_x", "fence": 1},
     "bridge_cache_life": {},
     "kv_store_bridge": {"key": "ctrader_account_x", "value": "{}"},
+    "bridge_audit_head": None,
+    "bridge_audit": {
+        "seq": 1,
+        "id": "00000000-0000-4000-8000-000000000001",
+        "at": "2025-01-01T00:00:00Z",
+        "actor": "bridge",
+        "action": "start",
+        "outcome": "ok",
+        "detail": "{}",
+        "prev_hash": bytes(32),
+        "hash": bytes(range(32)),
+    },
     "bridge_cache": {"key": "x", "value": b"{}", "expires_at": "2100-01-01T00:00:00Z"},
 }
 
