@@ -47,10 +47,10 @@ class Problem(Exception):
 class PostgrestServer:
     """One project. `url` is its SUPABASE_URL; `requests` lists method and path of what was asked."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, port: int = 0) -> None:
         self.fault: Fault | None = None
         self.requests: list[str] = []
-        self.port = 0
+        self.port = port
         self._database_url = database_url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgrest", daemon=True)
@@ -100,7 +100,7 @@ class PostgrestServer:
         app.router.add_route("*", "/rest/v1/{table}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
 

@@ -129,11 +129,32 @@ async def test_start_needs_a_user_when_the_caller_is_the_app(api: Api):
     ],
 )
 async def test_a_path_is_unknown_when_it_is_not_spelt_exactly(api: Api, path: str):
-    from tests.support.raw_http import exchange
-
     answer = await exchange(api.port, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert answer.status in (400, 404)
     assert answer.problem.endswith((":not-found", ":bad-request"))
+
+
+def misspelt(path: str) -> list[str]:
+    """A path in spellings that something in front of us might take for the path itself."""
+    first, _, rest = path[1:].partition("/")
+    within = f"/{first}%2F{rest}" if rest else f"/%2F{first}"
+    return [
+        *(f"/{path}", f"{path}/", f"{path}//", f"{path};x", f"{path};", f"{path}.", f"{path}%00", f"{path}%20"),
+        *(f"{path}%3F", f"{path}%2e", f"{path}/.", f"{path}/..", f"/.{path}", f"/x/..{path}", f"/%2e%2e{path}"),
+        *(within, path.replace("/", "//", 2), path.replace("/", "\\"), path.upper(), f"/%{ord(path[1]):02x}{path[2:]}"),
+    ]
+
+
+@pytest.mark.parametrize(("route", "path"), EVERY_PATH)
+async def test_no_spelling_of_a_path_slips_past_its_rule(api: Api, route: Route, path: str):
+    spellings = misspelt(concrete(path))
+    assert len(set(spellings)) >= 18
+    for spelling in spellings:
+        for key in (None, BOTH_KEY):
+            bearer = f"Authorization: Bearer {key}\r\n" if key else ""
+            head = f"{route.method} {spelling} HTTP/1.1\r\nHost: x\r\n{bearer}Content-Length: 0\r\n\r\n"
+            answer = await exchange(api.port, head.encode())
+            assert answer.status in (400, 404), spelling
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE"])

@@ -145,6 +145,26 @@ async def test_what_is_not_http_gets_a_problem_and_the_connection_ends(api: Api,
         writer.close()
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST", "PUT", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/health", "/account", "/nowhere"])
+async def test_a_body_that_nobody_reads_is_not_taken_for_a_request(api: Api, method: str, path: str):
+    hidden = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(hidden)}\r\n\r\n"
+    chunked = f"{method} {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{len(hidden):x}\r\n"
+    for data in (head.encode() + hidden, chunked.encode() + hidden + b"\r\n0\r\n\r\n"):
+        before = sum(api.server.dispatcher.answers.values())
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+            writer.write(data)
+            assert (await read_answer(reader)).status in (200, 204, 401, 404, 405)
+            writer.write(b"GET /docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            rest = await reader.read()
+            writer.close()
+        assert rest.count(b"HTTP/1.1 ") <= 1
+        assert b"bridge_up" not in rest
+        assert sum(api.server.dispatcher.answers.values()) <= before + 2
+
+
 async def test_a_chunked_body_is_refused_when_its_framing_breaks(api: Api):
     head = f"{HEAD}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"
     assert (await exchange(api.port, head.encode())).status == 400

@@ -95,3 +95,17 @@ async def test_head_answers_like_get_without_a_body(api: Api):
         assert answer.status == 200
         assert answer.headers["ETag"] == '"7-1-true"'
         assert await answer.read() == b""
+
+
+async def test_a_read_counts_as_use_of_the_session(api: Api):
+    key = user_key("u1")
+    api.records.put(f"sim_account_{key}", now_ms=api.clock.now_ms())
+    for path, headers in (("/account", {"X-User-Id": "u1"}), (f"/positions?userKey={key}", {})):
+        async with api.request("GET", path, headers=headers) as answer:
+            etag = answer.headers["ETag"]
+    async with api.request("GET", "/account", headers={"X-User-Id": "u1", "If-None-Match": etag}) as answer:
+        assert answer.status == 304
+    assert api.sessions.reads == [(key, "sim")] * 3
+    async with api.request("GET", "/account", headers={"X-User-Id": "u2"}) as answer:
+        assert answer.status == 404
+    assert len(api.sessions.reads) == 3

@@ -1,6 +1,7 @@
 """Health, probes, metrics, documentation, CORS and the headers of every answer."""
 
 import json
+from typing import Any
 
 import pytest
 from openapi_schema_validator import OAS31Validator
@@ -9,7 +10,7 @@ from openapi_spec_validator import validate
 from bridge.api.dispatch import Policy
 from bridge.api.problems import KINDS
 from bridge.api.routes import ROUTES
-from tests.support.fake_services import OPS_KEY, Api, running_api, user_key
+from tests.support.fake_services import OPS_KEY, Api, FakeUsers, running_api, user_key
 
 
 async def test_health_has_exactly_the_agreed_members(api: Api):
@@ -156,6 +157,38 @@ async def test_only_listed_origins_may_read(origin: str, allowed: bool):
                 assert answer.status == (204 if method == "OPTIONS" else 200)
         async with api.request("OPTIONS", "/api/start-session", None, headers={"Origin": origin}) as answer:
             assert (answer.headers.get("Access-Control-Allow-Methods") == "OPTIONS, POST") is allowed
+
+
+async def test_a_page_may_ask_with_all_that_users_need():
+    policy = Policy(cors_origins=frozenset({"https://app.example.com"}), key_rate=10**6, address_rate=10**6)
+    asked = {"Origin": "https://app.example.com", "Access-Control-Request-Headers": "authorization,if-none-match"}
+    async with running_api(policy=policy) as api:
+        for route in ROUTES:
+            path = route.path.replace("{userKey}", user_key("u1")).replace("{broker}", "sim")
+            headers = {**asked, "Access-Control-Request-Method": route.method}
+            async with api.request("OPTIONS", path, None, headers=headers) as answer:
+                assert answer.status == 204
+                assert route.method in answer.headers["Access-Control-Allow-Methods"].split(", ")
+                allowed = answer.headers["Access-Control-Allow-Headers"].lower().split(", ")
+                assert {"authorization", "content-type", "if-none-match"} <= set(allowed)
+                assert "Access-Control-Allow-Credentials" not in answer.headers
+        for status, path in ((401, "/api/sessions"), (404, "/nowhere")):  # a page can read refusals too
+            async with api.request("GET", path, None, headers=asked) as answer:
+                assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (status, asked["Origin"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "users", "auth"),
+    [
+        (None, None, "open"),
+        ("default", None, "keys"),
+        (None, FakeUsers(), "tokens"),
+        ("default", FakeUsers(), "keys+tokens"),
+    ],
+)
+async def test_health_says_what_callers_may_show(keys: Any, users: Any, auth: str):
+    async with running_api(keys=keys, users=users) as api, api.request("GET", "/health", None) as answer:
+        assert (await answer.json())["auth"] == auth
 
 
 async def test_transport_security_is_announced_when_tls_is_in_front():
