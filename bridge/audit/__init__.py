@@ -1,0 +1,1 @@
+"""The audit log: what was done, by whom and about whom, in a chain of rows that shows every edit."""
