@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--export", metavar="FOLDER", help="write Supabase migration files there; needs no database")
     audit = command("audit", "Verify the audit log, or show its last rows.", _audit)
     audit.add_argument(
-        "action", choices=["verify", "tail"], help="verify: exit 1 when any row was changed or is missing"
+        "action", choices=["verify", "tail"], help="verify: exit 1 when a row was changed or is missing"
     )
     audit.add_argument("--expect", metavar="ROW:HASH", help="a head printed earlier that the log must still hold")
     audit.add_argument("--from", dest="start", metavar="ROW:HASH", help="begin behind this row")

@@ -7,6 +7,7 @@ they were given.
 from __future__ import annotations
 
 import asyncio
+from importlib.resources import files
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ from bridge.brokers.base import Environment
 from bridge.cache.store import Stored
 from core.errors import NotFound
 
+RECORD_SCHEMA = files("bridge.api").joinpath("record.schema.json").read_bytes()
 ANSWER_MARGIN_S = 0.3  # kept free at the end of a request's time, to send the answer
 _POSITIONS_ENVELOPE = (
     *("schema", "broker", "environment", "accountId", "status", "reason", "currency", "moneyDigits", "positions"),
@@ -146,6 +148,9 @@ class Handlers(ConnectHandlers):
 
     async def openapi(self, call: Call) -> Reply:
         return Reply(self._openapi)
+
+    async def record_schema(self, call: Call) -> Reply:
+        return Reply(RECORD_SCHEMA)
 
     async def docs(self, call: Call) -> Reply:
         return Reply(self._docs, content_type=HTML)

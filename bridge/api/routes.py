@@ -296,6 +296,7 @@ ROUTES: tuple[Route, ...] = (
     _public("/health/ready", "ready", "Readiness probe", schemas.ProbeAnswer, problems=("not-ready", "draining")),
     Route("GET", "/metrics", Access.OPS, "metrics", "Metrics for Prometheus", None, content_type=TEXT),
     _public("/openapi.json", "openapi", "This description", None),
+    _public("/record.schema.json", "record_schema", "The shape of a record, as JSON Schema", None),
     _public("/docs", "docs", "This description, to read", None, content_type=HTML),
 )
 

@@ -171,7 +171,7 @@ async def test_every_handler_of_the_table_exists():
 
 async def test_only_these_routes_are_public():
     public = {route.path for route in ROUTES if route.access is Access.PUBLIC}
-    assert public == {"/health", "/health/live", "/health/ready", "/openapi.json", "/docs"} | {
+    assert public == {"/health", "/health/live", "/health/ready", "/openapi.json", "/record.schema.json", "/docs"} | {
         f"/oauth/{{broker}}/{step}"
         for step in ("begin", "callback")  # for people's browsers, which hold no key
     }
