@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.runtime.clock import Clock
+from bridge.telemetry.leaving import leave
 from bridge.telemetry.redaction import REDACTOR, Redactor
 from core.errors import ConfigurationError
 from core.secret import Secret
@@ -58,11 +59,10 @@ class SentryReports:
 
     async def close(self) -> None:
         """Send what is queued, for a moment at most."""
-        import asyncio
-
         import sentry_sdk
 
-        await asyncio.to_thread(sentry_sdk.get_client().close, timeout=CLOSE_WITHIN_S)
+        client = sentry_sdk.get_client()
+        await leave(lambda: client.close(timeout=CLOSE_WITHIN_S), within_s=2 * CLOSE_WITHIN_S)
 
 
 def setup_sentry(
@@ -93,7 +93,6 @@ def setup_sentry(
             auto_enabling_integrations=False,
             integrations=[LoggingIntegration(level=None, event_level=logging.ERROR)],
             before_send=reports.before_send,
-            send_default_pii=False,
             include_local_variables=False,
             include_source_context=False,
             max_request_body_size="never",

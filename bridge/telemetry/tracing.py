@@ -7,12 +7,12 @@ of an error only its class is kept.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
 
+from bridge.telemetry.leaving import leave
 from core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -97,11 +97,7 @@ class OtelSpans:
     async def close(self) -> None:
         """Send what is queued, for a moment at most; what a collector does not take in time is left."""
         TRACER.plug(None)
-        try:
-            async with asyncio.timeout(2 * CLOSE_WITHIN_S):
-                await asyncio.to_thread(self._provider.force_flush, round(CLOSE_WITHIN_S * 1000))
-        except TimeoutError:
-            return
+        await leave(self._provider.shutdown, within_s=2 * CLOSE_WITHIN_S)
 
 
 def setup_tracing(endpoint: str | None, *, release: str) -> OtelSpans | None:
