@@ -52,22 +52,26 @@ def user_token(user_id: str) -> str:
     return jwt.encode({**claims, "role": "authenticated"}, JWT_SECRET, "HS256")
 
 
+def durable_env(database_url: str) -> dict[str, str]:
+    """What makes every route work: a database, a vault, user tokens, and where browsers come from and return to."""
+    return {
+        "DATABASE_URL": database_url,
+        "CACHE_STORES": "postgres,redis",
+        "TOKEN_ENCRYPTION_KEYS": f"one:{base64.b64encode(bytes(range(32))).decode()}",
+        "SUPABASE_JWT_SECRET": JWT_SECRET,
+        "JWT_ISSUER": ISSUER,
+        "PUBLIC_URL": "http://127.0.0.1:3000",
+        "CORS_ORIGINS": "https://app.example.com",
+    }
+
+
 async def fuzz(folder: Path, *, requests: int, seed: int) -> Outcome:
     """Send at least so many requests. The bridge must survive them."""
     outcome = Outcome()
     with PostgresServer() as postgres:
         url = await make_database(postgres)
         await migrate_database(url)
-        env = {
-            "API_KEYS": f"{api_keys()},both:{digest_of(BOTH_KEY, Secret(API_KEY_SECRET))}",
-            "DATABASE_URL": url,
-            "CACHE_STORES": "postgres,redis",
-            "TOKEN_ENCRYPTION_KEYS": f"one:{base64.b64encode(bytes(range(32))).decode()}",
-            "SUPABASE_JWT_SECRET": JWT_SECRET,
-            "JWT_ISSUER": ISSUER,
-            "PUBLIC_URL": "http://127.0.0.1:3000",
-            "CORS_ORIGINS": "https://app.example.com",
-        }
+        env = {**durable_env(url), "API_KEYS": f"{api_keys()},both:{digest_of(BOTH_KEY, Secret(API_KEY_SECRET))}"}
         async with running_world(
             folder, users=USERS, bridge_env=env, bridge_module="tests.support.unlimited_bridge"
         ) as world:
