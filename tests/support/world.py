@@ -53,6 +53,7 @@ class World:
     url: str
     users: Sequence[str]
     accounts: dict[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)  # of the bridge, to start it once more
 
     async def sim(self, method: str, path: str, body: object = None, *, refusable: bool = False) -> Any:
         """Call the simulator's admin API. `refusable`: the broker may refuse the trade (409)."""
@@ -93,6 +94,18 @@ class World:
     async def live(self) -> int:
         """How many sessions are live, by /health."""
         return (await self.api("GET", "/health"))["sessions"].get("live", 0)
+
+    async def ready(self) -> None:
+        """Wait until the bridge serves."""
+
+        async def ready() -> bool:
+            assert self.bridge.returncode is None, self.bridge.output
+            try:
+                return (await self.api("GET", "/health/ready"))["_status"] == 200
+            except aiohttp.ClientConnectionError:
+                return False
+
+        await eventually(ready, within_s=30, every_s=0.05, what="the bridge is ready")
 
     async def all_live(self, *, within_s: float) -> None:
         async def enough() -> bool:
@@ -136,42 +149,29 @@ async def running_world(
         )
         ports = json.loads(await simulator.line(lambda line: line.startswith("{"), within_s=60))
         port = free_port()
-        bridge = await stack.enter_async_context(
-            bridge_process(
-                "serve",
-                env={
-                    "PORT": str(port),
-                    "HOST": "127.0.0.1",
-                    "REDIS_URL": valkey.url,
-                    "BRIDGE_CREDENTIALS_FILE": str(credentials),
-                    "API_KEY_SECRET": API_KEY_SECRET,
-                    "API_KEYS": api_keys(),
-                    "CTRADER_CLIENT_ID": "sim-client",
-                    "CTRADER_CLIENT_SECRET": "sim-secret",
-                    "CTRADER_DEMO_URL": f"ws://127.0.0.1:{ports['ctrader']}",
-                    "CTRADER_LIVE_URL": f"ws://127.0.0.1:{ports['ctraderLive']}",
-                    "CTRADER_AUTH_URL": f"http://127.0.0.1:{ports['admin']}/apps/auth",
-                    "CTRADER_TOKEN_URL": f"http://127.0.0.1:{ports['admin']}/apps/token",
-                    "PUBLIC_URL": f"http://127.0.0.1:{port}",
-                    "CTRADER_REQUESTS_PER_SECOND": str(round(requests_per_second * 0.9)),
-                    **(bridge_env or {}),
-                },
-                module=bridge_module,
-            )
-        )
+        env = {
+            "PORT": str(port),
+            "HOST": "127.0.0.1",
+            "REDIS_URL": valkey.url,
+            "BRIDGE_CREDENTIALS_FILE": str(credentials),
+            "API_KEY_SECRET": API_KEY_SECRET,
+            "API_KEYS": api_keys(),
+            "CTRADER_CLIENT_ID": "sim-client",
+            "CTRADER_CLIENT_SECRET": "sim-secret",
+            "CTRADER_DEMO_URL": f"ws://127.0.0.1:{ports['ctrader']}",
+            "CTRADER_LIVE_URL": f"ws://127.0.0.1:{ports['ctraderLive']}",
+            "CTRADER_AUTH_URL": f"http://127.0.0.1:{ports['admin']}/apps/auth",
+            "CTRADER_TOKEN_URL": f"http://127.0.0.1:{ports['admin']}/apps/token",
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "CTRADER_REQUESTS_PER_SECOND": str(round(requests_per_second * 0.9)),
+            **(bridge_env or {}),
+        }
+        bridge = await stack.enter_async_context(bridge_process("serve", env=env, module=bridge_module))
         names = [f"user-{number}" for number in range(1, users + 1)]
-        world = World(valkey, simulator, bridge, http, ports, f"http://127.0.0.1:{port}", names)
-
-        async def ready() -> bool:
-            assert bridge.returncode is None, bridge.output
-            try:
-                return (await world.api("GET", "/health/ready"))["_status"] == 200
-            except aiohttp.ClientConnectionError:
-                return False
-
-        await eventually(ready, within_s=30, every_s=0.05, what="the bridge is ready")
+        world = World(valkey, simulator, bridge, http, ports, f"http://127.0.0.1:{port}", names, env=env)
+        await world.ready()
         try:
             yield world
         except BaseException:
-            print(bridge.output)  # a failed run explains itself
+            print(world.bridge.output)  # a failed run explains itself
             raise
