@@ -128,7 +128,7 @@ class App:
         )
         self._vitals = ProcessVitals(clock, self._flusher, self._watch)
         self._token_keys = build_token_keys(settings, clock)
-        self._resolver = build_resolver(settings, self._token_keys, clock)
+        self._resolver = build_resolver(settings, self._token_keys, self._user_keys, clock)
         self._api = self._build_api(times, dropped_lines)
         self._alerts = self._build_alerts()
 

@@ -161,13 +161,16 @@ def build_token_keys(settings: Settings, clock: Clock) -> SharedSecret | KeySet 
     return KeySet(settings.jwks_url, clock) if settings.jwks_url else None
 
 
-def build_resolver(settings: Settings, token_keys: SharedSecret | KeySet | None, clock: Clock) -> CallerResolver:
+def build_resolver(
+    settings: Settings, token_keys: SharedSecret | KeySet | None, user_keys: UserKeyScheme, clock: Clock
+) -> CallerResolver:
     """Who may call."""
     users = None
     if token_keys is not None and settings.token_issuer is not None:
         issuer, audience, claim = settings.token_issuer, settings.jwt_audience, settings.user_id_claim
         users = UserTokens(token_keys, issuer=issuer, audience=audience, claim=claim, clock=clock)
-    return CallerResolver(build_keys(settings), proxy_hops=settings.trusted_proxy_hops, users=users)
+    hops = settings.trusted_proxy_hops
+    return CallerResolver(build_keys(settings), proxy_hops=hops, user_keys=user_keys, users=users)
 
 
 def build_cache(

@@ -80,13 +80,13 @@ class CallerResolver:
         keys: KeyRing | None,
         *,
         proxy_hops: int,
+        user_keys: UserKeyScheme,
         users: UserVerifier | None = None,
-        user_keys: UserKeyScheme | None = None,
     ) -> None:
         self._keys = keys
         self._users = users
         self._proxy_hops = proxy_hops
-        self.user_keys = user_keys or UserKeyScheme()
+        self.user_keys = user_keys
 
     @property
     def open(self) -> bool:

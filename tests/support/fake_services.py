@@ -238,7 +238,7 @@ async def running_api(
     users: UserVerifier | None = None,
     policy: Policy | None = None,
     proxy_hops: int = 0,
-    user_keys: UserKeyScheme | None = None,
+    user_keys: UserKeyScheme = UserKeyScheme(),  # noqa: B008 (a value)
     audit: Audit = NO_AUDIT,
     connecting: Connecting | None = None,
     credentials: StoredCredentials | None = None,

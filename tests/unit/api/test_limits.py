@@ -17,6 +17,7 @@ from bridge.api.limits import SHARED_AGAIN_S, RateLimiter, library_url
 from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.clock import ManualClock
 from core.secret import Secret
+from core.user_key import UserKeyScheme
 from tests.support.fake_services import APP_KEY, BOTH_KEY, OPS_KEY, Api, key_ring, running_api
 from tests.support.raw_http import exchange, read_answer
 from tests.support.waiting import eventually
@@ -164,7 +165,8 @@ async def test_only_the_trusted_proxys_entry_counts_when_one_is_in_front():
 async def test_made_up_addresses_do_not_evade_the_limit():
     rng = random.Random(7)
     for hops, stated in ((0, ""), (1, ", 203.0.113.7"), (2, ", 203.0.113.7, 10.0.0.1")):
-        resolver, limiter = CallerResolver(key_ring(), proxy_hops=hops), RateLimiter(ManualClock())
+        resolver = CallerResolver(key_ring(), proxy_hops=hops, user_keys=UserKeyScheme())
+        limiter = RateLimiter(ManualClock())
         names, let_through = set(), 0
         for _ in range(10_000):
             chain = ", ".join(f"{rng.getrandbits(32):x}.example" for _ in range(rng.randint(0, 3)))
