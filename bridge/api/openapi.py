@@ -16,9 +16,14 @@ from bridge.api.routes import HTML, JSON, PARAMETERS, ROUTES, Route
 _REF = "#/components/schemas/{model}"
 _WHO = {
     Access.PUBLIC: "Open to everyone.",
-    Access.APP: "Needs an API key with scope app.",
+    Access.APP: "Needs an API key with scope app, or the token of the user whom it is about.",
     Access.OPS: "Needs an API key with scope ops.",
-    Access.OPS_OR_USER: "Needs an API key with scope ops.",
+    Access.OPS_OR_USER: "Needs an API key with scope ops, or the token of the user whose key the path names.",
+}
+_SHOWN: dict[Access, list[dict[str, list[str]]]] = {
+    Access.APP: [{"apiKey": []}, {"userToken": []}],
+    Access.OPS: [{"apiKey": []}],
+    Access.OPS_OR_USER: [{"apiKey": []}, {"userToken": []}],
 }
 _NO_CONTENT = 204
 _ALWAYS = ("bad-request", "rate-limited", "overloaded", "internal")
@@ -35,7 +40,13 @@ def openapi_document(version: str, public_url: str | None) -> dict[str, Any]:
         "components": {
             "schemas": definitions.get("$defs", {}),
             "securitySchemes": {
-                "apiKey": {"type": "http", "scheme": "bearer", "description": "`<id>.<secret>`, from a server only."}
+                "apiKey": {"type": "http", "scheme": "bearer", "description": "`<id>.<secret>`, from a server only."},
+                "userToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "The access token of a signed-in user.",
+                },
             },
         },
     }
@@ -73,7 +84,7 @@ def _operation(route: Route, path: str) -> dict[str, Any]:
     if parameters := _parameters(route):
         operation["parameters"] = parameters
     if route.access is not Access.PUBLIC:
-        operation["security"] = [{"apiKey": []}]
+        operation["security"] = _SHOWN[route.access]
     if route.body is not None:
         reference = {"$ref": _REF.format(model=route.body.__name__)}
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": reference}}}

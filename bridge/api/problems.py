@@ -37,7 +37,7 @@ KINDS = {
     kind.slug: kind
     for kind in (
         Kind("bad-request", 400, "Not understood", "The HTTP request itself is malformed."),
-        Kind("unauthorized", 401, "Who is calling?", "Send `Authorization: Bearer <id>.<secret>` with a valid key."),
+        Kind("unauthorized", 401, "Who is calling?", "Send `Authorization: Bearer` and a valid key or user token."),
         Kind("forbidden", 403, "Not allowed", "This caller may not do this; use a key with the scope the route names."),
         Kind("key-in-browser", 403, "API keys do not belong in browsers", "Call from your server, without Origin."),
         Kind("foreign-host", 403, "Unknown host name", "An open bridge answers to loopback names only."),
