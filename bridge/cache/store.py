@@ -95,6 +95,11 @@ class Store(Protocol):
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove records (migration and erasure only). Fences stay: an older owner is still refused."""
 
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Remove records and their fences, so that not even the keys are left. Only for keys that nobody alive writes:
+        an older owner would be accepted again.
+        """
+
     async def ping(self) -> None:
         """Cheap round trip that fails like a write would; looks at the generation."""
 

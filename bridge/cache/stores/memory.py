@@ -76,6 +76,11 @@ class MemoryStore:
             if key in self._held:
                 self._held[key].document = b""
 
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Drop all that is held."""
+        for key in keys:
+            self._held.pop(key, None)
+
     async def ping(self) -> None:
         """Always there."""
 

@@ -46,6 +46,11 @@ where document is not null and starts_with(key, $1) and key > $2 order by key li
 with held as (select key from public.account_cache where key = any($1) order by key for update)
 update public.account_cache t set document = null, updated_at = clock_timestamp() from held where t.key = held.key
 """,
+    "forget": """
+with held as (select key from public.account_cache where key = any($1) order by key for update),
+gone as (delete from public.account_cache t using held where t.key = held.key)
+delete from public.bridge_cache_fences where key = any($1)
+""",
 }
 # The table's name stands in the text only where it is no argument of a function; the pattern above is all it can be.
 _KV = {
@@ -60,6 +65,7 @@ where not coalesce(value ? '{empty}', true) and starts_with(key, $1) and key col
 order by key collate "C" limit $3
 """,
     "delete": "select public.bridge_kv_remove('{table}', $1)",
+    "forget": "delete from public.{table} where key = any($1)",
 }
 
 
@@ -140,6 +146,11 @@ class PostgresStore:
         """Remove records; their fences stay."""
         for start in range(0, len(keys), CHUNK):
             await self._value("delete", list(keys[start : start + CHUNK]))
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Remove records and their fences."""
+        for start in range(0, len(keys), CHUNK):
+            await self._value("forget", list(keys[start : start + CHUNK]))
 
     async def ping(self) -> None:
         """A row lock, which fails where a flush would fail."""

@@ -210,6 +210,12 @@ class RedisStore:
             async with self._translated(self._writer):
                 await self._writer.delete(*keys)
 
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Remove records and their side keys."""
+        if keys:
+            async with self._translated(self._writer):
+                await self._writer.delete(*keys, *[FENCE + key for key in keys])
+
     async def ping(self) -> None:
         """A tiny write, which fails where a flush would fail."""
         await self._run(self._ping_script, [], [])
