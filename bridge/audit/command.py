@@ -25,12 +25,14 @@ async def run_verify(settings: Settings, *, start: str | None = None, expect: st
     `start`, `expect`: `<row>:<hash>` as printed earlier and kept elsewhere: begin behind that row, which may be gone;
     and see that the log still holds that one. Raises InvalidInput for another form, and what the database raises.
     """
-    known = None if start is None else place(start)
+    verifier = Verifier(
+        Sealer(settings.token_encryption_keys),
+        start=None if start is None else place(start),
+        expected=[] if expect is None else [place(expect)],
+    )
     database = _database(settings)
     await database.open()
     try:
-        sealer = Sealer(settings.token_encryption_keys)
-        verifier = Verifier(sealer, start=known, expected=[] if expect is None else [place(expect)])
         return await _verify(database, verifier)
     finally:
         await database.close()

@@ -1,4 +1,4 @@
-"""A process that writes to the audit log: `audit_writer.py <address of the database> <name> <how many> <how many at once>`.
+"""A process that writes to the audit log. Arguments: address of the database, name, how many, how many at once.
 
 Prints the number of entries that are certainly written, after each lot.
 """
