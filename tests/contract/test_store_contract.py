@@ -24,6 +24,7 @@ from bridge.embedded.postgres import PostgresServer
 from bridge.runtime.clock import ManualClock
 from core.secret import Secret
 from tests.support.databases import make_database
+from tests.support.pooler import pooler_thread
 from tests.support.postgrest import SECRET_KEY, PostgrestServer
 
 NOW_MS = 1_732_341_700_000
@@ -93,11 +94,21 @@ def emptied(url: str) -> str:
     return url
 
 
-def postgres_factory_of(**options: Any) -> Callable[[pytest.FixtureRequest], MakeStore]:
+@pytest.fixture(scope="module")
+def pooled_url(records_url: str) -> Iterator[str]:
+    """The same database behind a transaction pooler, where every transaction gets another session."""
+    with pooler_thread(records_url, size=3) as between:
+        yield between.url()
+        assert between.leaks == []
+
+
+def postgres_factory_of(*, pooled: bool = False, **options: Any) -> Callable[[pytest.FixtureRequest], MakeStore]:
     """Every call is another pool on one empty database."""
 
     def factory(request: pytest.FixtureRequest) -> MakeStore:
         url = emptied(request.getfixturevalue("records_url"))
+        if pooled:
+            url = request.getfixturevalue("pooled_url")
         return lambda: PostgresStore(Database(Secret(url), size=2), **options)
 
     return factory
@@ -126,6 +137,7 @@ def clients_of(project: PostgrestServer) -> MakeStore:
         pytest.param(postgres_factory_of(), id="postgres"),
         pytest.param(postgres_factory_of(unlogged=True), id="postgres-unlogged"),
         pytest.param(postgres_factory_of(kv_table="kv_store_bridge"), id="postgres-kv"),
+        pytest.param(postgres_factory_of(pooled=True), id="postgres-pooler"),
         pytest.param(supabase_factory, id="supabase"),
         pytest.param(plain_supabase_factory, id="supabase-plain"),
     ]
@@ -326,6 +338,17 @@ async def test_fence_and_version_stay_when_a_record_is_removed(store: Store) -> 
     assert await store.read(["a", "never there"]) == [Stored("a", 7, 4, b""), None]
     assert await store.write([write("a", 7, 5, "back")]) == []
     assert await held(store, "a") == [("a", 7, 5, "back")]
+
+
+async def test_nothing_is_left_of_a_key_that_was_forgotten(store: Store) -> None:
+    await store.claim(["a", "b"], at_least=NOW_MS * 2)
+    await store.write([write("a", NOW_MS * 3, 4, "there"), write("c", 7, 1, "other")])
+    await store.forget(["a", "b", "never there"])
+    await store.forget([])
+    assert await store.read(["a", "b"]) == [None, None]
+    assert await store.keys("") == ["c"]
+    assert await store.write([write("a", 1, 1, "back")]) == []
+    assert await held(store, "a") == [("a", 1, 1, "back")]
 
 
 async def test_an_older_owner_is_refused_when_the_record_was_removed(fenced: Store) -> None:

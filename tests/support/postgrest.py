@@ -51,7 +51,7 @@ class PostgrestServer:
         self.fault: Fault | None = None
         self.requests: list[str] = []
         self.port = port
-        self._database_url = database_url
+        self.database_url = database_url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgrest", daemon=True)
         self._runner: web.AppRunner | None = None
@@ -94,7 +94,7 @@ class PostgrestServer:
         future.result(20)
 
     async def _start(self) -> None:
-        self._pool = await asyncpg.create_pool(self._database_url, min_size=0, max_size=8, statement_cache_size=0)
+        self._pool = await asyncpg.create_pool(self.database_url, min_size=0, max_size=8, statement_cache_size=0)
         app = web.Application(client_max_size=16 << 20)
         app.router.add_route("*", "/rest/v1/rpc/{function}", self._serve)
         app.router.add_route("*", "/rest/v1/{table}", self._serve)
@@ -109,6 +109,9 @@ class PostgrestServer:
             await self._runner.cleanup()
         if self._pool is not None:
             self._pool.terminate()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
 
     # ------------------------------------------------------------ requests
 
@@ -237,13 +240,10 @@ async def _statement(connection: Any, request: web.Request) -> tuple[str, list[s
             arguments = [await request.text()]
         case "PATCH":
             names = list(await request.json())
-            source = f"json_populate_record(null::{target}, $1::json) as body"
-            sets = ", ".join(f"{_name(name)} = body.{_name(name)}" for name in names)
-            own = columns.replace("*", f"{target}.*")
-            inner, arguments = (
-                f"update {target} set {sets} from {source}{where} returning {own}",
-                [await request.text()],
-            )
+            body = f"json_populate_record(null::{target}, $1::json)"
+            sets = ", ".join(f"{_name(name)} = (select b.{_name(name)} from {body} b)" for name in names)
+            inner = f"update {target} set {sets}{where} returning {columns}"
+            arguments = [await request.text()]
         case "DELETE":
             inner = f"delete from {target}{where} returning {columns}"
         case _:

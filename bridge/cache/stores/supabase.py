@@ -19,7 +19,7 @@ from httpx import AsyncClient as HttpClient
 from httpx import HTTPError, Limits, Response
 from postgrest import APIResponse
 from postgrest.exceptions import APIError
-from supabase import AsyncClient, AsyncClientOptions, SupabaseException
+from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException
 
 from bridge.cache.store import CHUNK, Refusal, StoreCapabilities, Stored, StoreUnavailable, Write
 from bridge.cache.stores.sql_answers import EMPTY, Answers, in_order, stored_value
@@ -87,7 +87,7 @@ class SupabaseStore:
         )
         try:
             self._client = AsyncClient(url, key.reveal(), options)
-        except SupabaseException as error:
+        except AsyncSupabaseException as error:
             raise ConfigurationError(f"SUPABASE_URL: {error.message}") from error
 
     async def open(self) -> None:
@@ -159,10 +159,17 @@ class SupabaseStore:
         for start in range(0, len(keys), CHUNK):
             chunk = list(keys[start : start + CHUNK])
             if self.capabilities.fenced:
-                await self._rpc("bridge_kv_remove", p_keys=chunk)
+                if not isinstance(await self._rpc("bridge_kv_remove", p_keys=chunk), int):
+                    raise StoreUnavailable(f"{self.name}: the answer to a removal cannot be read")
             else:
                 held = [stored for stored in await self.read(chunk) if stored is not None]
                 await self._upsert([_row(stored.key, stored.fence, stored.version, {EMPTY: True}) for stored in held])
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Remove records and their fences."""
+        for start in range(0, len(keys), READ_CHUNK):
+            query = self._client.table(self._table).delete().in_("key", keys[start : start + READ_CHUNK])
+            await self._rows(query.execute())
 
     async def ping(self) -> None:
         """A row lock, which fails where a flush would fail; without the functions, another look for them."""

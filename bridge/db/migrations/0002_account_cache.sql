@@ -293,10 +293,12 @@ exception when data_exception or integrity_constraint_violation or program_limit
 end
 $$;
 
--- Removes records; their fences stay.
-create function public.bridge_kv_remove(p_table text, p_keys text[]) returns void
+-- Removes records; their fences stay. Answers how many there were.
+create function public.bridge_kv_remove(p_table text, p_keys text[]) returns integer
 language plpgsql set search_path = ''
 as $$
+declare
+  removed integer;
 begin
   execute format($sql$
     with held as (select t.key from %1$s t where t.key = any($1) order by t.key collate "C" for update)
@@ -304,6 +306,8 @@ begin
       'fence', greatest((%2$s)[1], 0), 'version', greatest((%2$s)[2], 0), '_empty', true
     ) from held where t.key = held.key
   $sql$, public.bridge_kv_table(p_table), public.bridge_kv_stamp()) using p_keys;
+  get diagnostics removed = row_count;
+  return removed;
 end
 $$;
 
