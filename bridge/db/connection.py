@@ -81,9 +81,14 @@ def limited(connection: Connection) -> LimitedConnection:
     return cast(LimitedConnection, connection)
 
 
+def is_broken(connection: Connection) -> bool:
+    """Whether a statement was cut off on it, or it is closed: the pool's proxy has no attributes then."""
+    return bool(getattr(connection, "broken", True))
+
+
 async def rolled_back(connection: Connection) -> bool:
     """End the transaction; False when it is not certain that it has ended."""
-    if getattr(connection, "broken", True):  # closed, the pool's proxy has no attributes any more
+    if is_broken(connection):
         return False
     try:
         await connection.execute("rollback", timeout=END_S)

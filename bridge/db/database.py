@@ -23,6 +23,7 @@ from bridge.db.connection import (
     LimitedConnection,
     Row,
     drop,
+    is_broken,
     limited,
     rolled_back,
     take_back,
@@ -122,7 +123,7 @@ class Database:
         try:
             yield connection
             committed = await connection.execute("commit")
-            certain = True
+            certain = not is_broken(connection)
             if committed != "COMMIT":
                 raise DatabaseMisused("nothing was committed: a statement had failed and its error was passed over")
         except Exception as error:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +12,7 @@ from bridge.db import database as rules
 from bridge.db.database import (
     Database,
     DatabaseContended,
+    DatabaseMisused,
     DatabaseReadOnly,
     DatabaseUnavailable,
 )
@@ -224,6 +226,37 @@ async def test_the_server_stops_at_once_when_a_statement_is_cancelled(database: 
 
 async def _none(database: Database) -> bool:
     return await running(database, "4.999") == 0
+
+
+async def test_a_connection_is_not_used_again_when_a_statement_on_it_was_cut_off(database_url: str) -> None:
+    async with opened(database_url, size=1) as database, opened(database_url) as other:
+
+        async def cut_off() -> None:
+            task = asyncio.create_task(database.fetch_value("select pg_sleep(4.999)"))
+            await eventually(lambda: running(other, "4.999"), within_s=5)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        async def pass_over(then: Exception | None) -> None:
+            async with database.transaction() as connection:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await connection.execute("select pg_sleep(4.999)")
+                if then:
+                    raise then
+
+        async def goes_well(then: Exception) -> None:
+            with pytest.raises(type(then)):
+                await pass_over(then)
+
+        async def says_so() -> None:
+            with pytest.raises((DatabaseMisused, DatabaseUnavailable)):
+                await pass_over(None)
+
+        for way in (cut_off, lambda: goes_well(KeyError()), says_so):
+            mine = await database.fetch_value("select pg_backend_pid()")
+            await way()
+            assert await database.fetch_value("select pg_backend_pid()") != mine
 
 
 async def test_nobody_reads_another_answer_when_statements_are_cancelled_at_random(database_url: str) -> None:
