@@ -8,6 +8,7 @@ import pytest
 from bridge.brokers.base import BrokerAccount, Environment, ReasonCode, Stage
 from bridge.sessions import keeping
 from bridge.sessions.desired import Note, Start
+from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.views import NoCredentials
 from core.errors import NotFound, Unavailable
 from core.user_key import UserKeyScheme
@@ -225,7 +226,7 @@ async def test_resume_waits_for_the_store_and_nothing_is_lost_meanwhile() -> Non
         assert states(world) == {"u": "live", "v": "live"}
 
 
-@pytest.mark.parametrize("command", ["start", "stop"])
+@pytest.mark.parametrize("command", ["start", "stop", "erase"])
 async def test_user_wins_over_a_resume_that_has_read_the_row_already(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +240,12 @@ async def test_user_wins_over_a_resume_that_has_read_the_row_already(
         while not world.service.counts():
             await asyncio.sleep(0)
         assert world.supervisor.table.of(key(victim), "fake") == []
+        if command == "erase":
+            await world.service.erase(key(victim))
+            await asyncio.sleep(30)
+            assert victim not in states(world)
+            assert world.statuses(victim) == []
+            return
         if command == "stop":
             (view,) = await world.stop(victim)
         else:
@@ -346,6 +353,17 @@ async def test_session_that_waits_for_its_user_or_was_fenced_is_not_started_by_f
     assert states(world) == {"u": "fenced", "v": "action_required"}
 
 
+async def test_fenced_session_stays_so_when_another_of_its_user_is_in_doubt(world: World) -> None:
+    await world.live("u")
+    world.recorder.refuse(key_of("u"))
+    world.desired.deaf = True
+    with pytest.raises(Unavailable):
+        await world.start("u", account_id="a2")
+    world.desired.deaf = False
+    await asyncio.sleep(5)
+    assert {row.account_id: row.state.value for row in world.supervisor.table} == {"acc-u": "fenced", "a2": "live"}
+
+
 async def test_risk_is_stored_when_it_changes(world: World) -> None:
     await world.live()
     world.broker.hold_position("acc-u")
@@ -383,6 +401,8 @@ async def test_idle_session_ends_and_a_start_or_a_read_renews_it() -> None:
         (view,) = await world.service.of_user(key("idle"))
         assert (view.status, view.reason) == ("stopped", reason)
         assert (await world.live("idle")).state == "live"
+        await asyncio.sleep(4000)  # nobody reads any more
+        assert set(states(world).values()) == {"stopped"}
 
 
 async def test_idle_session_ends_within_a_tenth_of_the_time_after_its_days() -> None:
@@ -403,6 +423,22 @@ async def test_use_just_before_the_end_counts_although_it_is_not_stored_yet() ->
         assert world.view().state == "live"
         stored = world.desired.calls.count("idle")
         assert stored <= 30
+
+
+async def test_use_at_the_very_moment_of_the_end_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(idle_after_s=1000) as world:
+        idle = DesiredInMemory.idle
+
+        async def read_meanwhile(store: Any, idle_for_s: float, limit: int) -> Any:
+            found = await idle(store, idle_for_s, limit)
+            if found:
+                world.service.used(key(), "fake")
+            return found
+
+        monkeypatch.setattr(DesiredInMemory, "idle", read_meanwhile)
+        await world.live()
+        await asyncio.sleep(1150)
+        assert world.view().state == "live"
 
 
 async def test_session_never_ends_for_idleness_when_that_is_off(world: World) -> None:
@@ -472,6 +508,25 @@ async def test_pages_of_the_listing_mix_what_runs_and_what_is_over(world: World)
                 break
         assert seen == sorted(set(seen))
         assert len(seen) == expected
+
+
+async def test_listing_of_ended_sessions_is_complete_when_some_have_not_been_followed_yet(world: World) -> None:
+    users = [f"user{number}" for number in range(16)]
+    for user in users:
+        await world.live(user)
+    for user in users[:6]:
+        await world.stop(user)
+    await asyncio.sleep(keeping.FORGET_S + 60)
+    for user in users[6:]:
+        await world.desired.stop(key(user), "fake", None)  # elsewhere, a moment ago
+    seen: set[str] = set()
+    after: str | None = None
+    for _ in range(20):
+        page = await world.service.sessions(status="stopped", broker=None, after=after, limit=2)
+        seen |= {view.user_key for view in page.sessions}
+        if (after := page.next) is None:
+            break
+    assert seen == {key(user) for user in users[:6]}
 
 
 async def test_listings_show_what_runs_while_the_store_is_away(world: World) -> None:

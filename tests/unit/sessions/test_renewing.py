@@ -177,6 +177,7 @@ async def test_refusal_of_the_token_during_its_renewal_shares_the_one_refresh() 
         world.broker.account("a2").lose(fault(FaultKind.TOKEN, ReasonCode.TOKEN_EXPIRED))
         await asyncio.sleep(5)
         assert len(world.broker.refreshes) == 1
+        assert world.service.metrics().refreshes == {"ok": 1}
         assert {account.account_id for account in world.broker.live} == set(ACCOUNTS)
 
 
