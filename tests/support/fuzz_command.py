@@ -22,7 +22,7 @@ def main() -> int:
 def report(outcome: Outcome) -> int:
     for found in outcome.found:
         print(found)
-    answers = ", ".join(f"{count} × {status}" for status, count in sorted(outcome.answers.items()))
+    answers = ", ".join(f"{count} × {status}" for status, count in sorted(outcome.answers.items()) if count)
     print(f"{outcome.requests} requests: {answers}")
     print(f"{outcome.server_errors} server errors; undocumented answers: {'see above' if outcome.found else 'none'}")
     return 1 if outcome.found or outcome.server_errors else 0
