@@ -20,7 +20,7 @@ from tests.support.world import APP_KEY, World, record_key, running_world
 
 USERS = 60
 RESTARTS = 5
-COMMANDS_BETWEEN = 25  # accepted ones, after each restart
+COMMANDS = 25  # before, during and after each restart
 LEFT_ALONE = 40  # sessions that nobody starts or stops
 
 
@@ -36,6 +36,15 @@ class Commands:
         self._rng = rng
         self.last: dict[str, bool | None] = dict.fromkeys(users, True)
         self.accepted = self.refused = 0
+
+    @property
+    def answered(self) -> int:
+        return self.accepted + self.refused
+
+    async def more(self, what: str, count: int) -> None:
+        """Wait until so many more were accepted, or answered at all."""
+        before = getattr(self, what)
+        await eventually(lambda: getattr(self, what) >= before + count, within_s=40, every_s=0.02, what=f"more {what}")
 
     async def keep_going(self, stop: asyncio.Event) -> None:
         await asyncio.gather(*(self._toggle(user, stop) for user in self._users))
@@ -88,31 +97,39 @@ async def test_nothing_accepted_is_lost_when_postgres_restarts_five_times_under_
         await world.start_all()
         await world.all_live(within_s=60)
         untouched = [world.accounts[user] for user in world.users[:LEFT_ALONE]]
-        commands, stop = Commands(world, list(world.users[LEFT_ALONE:]), rng), asyncio.Event()
-        load = asyncio.gather(commands.keep_going(stop), keep_trading(world, rng, stop))
+        commands, over = Commands(world, list(world.users[LEFT_ALONE:]), rng), asyncio.Event()
+        trading = asyncio.create_task(keep_trading(world, rng, over))
         for number in range(RESTARTS):
-            before = commands.accepted
-            await eventually(
-                lambda before=before: load.done() or commands.accepted >= before + COMMANDS_BETWEEN,
-                within_s=30,
-                every_s=0.02,
-                what=f"commands are accepted before restart {number + 1}",
-            )
-            await asyncio.to_thread(server.restart)
-        before = commands.accepted
-        await eventually(
-            lambda: load.done() or commands.accepted >= before + COMMANDS_BETWEEN, within_s=30, what="commands after"
-        )
-        stop.set()
-        await load
+            await restart_under_commands(server, commands, through=bool(number % 2))
+            assert not trading.done()
+            wanted = await settled(world, server.url(), commands)
+        over.set()
+        assert await trading > 100
         await world.sim("POST", "/prices", {"freeze": True})
         print(f"{commands.accepted} commands accepted, {commands.refused} refused")
+        assert commands.refused > 0
 
-        wanted = await settled(world, server.url(), commands)
         sessions = await listed(world)
         for account in untouched:
             assert (sessions[account]["status"], sessions[account]["reconnects"]) == ("live", 0), sessions[account]
         await records_are_true(world, server.url(), wanted)
+
+
+async def restart_under_commands(server: Any, commands: Commands, *, through: bool) -> None:
+    """One immediate restart amid starts and stops, which go `through` it, or end while the database is down."""
+    stop = asyncio.Event()
+    going = asyncio.create_task(commands.keep_going(stop))
+    await commands.more("accepted", COMMANDS)
+    await asyncio.to_thread(server.kill)
+    if not through:
+        await commands.more("answered", COMMANDS)
+        stop.set()
+        await going
+    await asyncio.to_thread(server.start)
+    if through:
+        await commands.more("accepted", COMMANDS)
+        stop.set()
+        await going
 
 
 async def settled(world: World, url: str, commands: Commands) -> dict[str, bool]:
@@ -123,12 +140,12 @@ async def settled(world: World, url: str, commands: Commands) -> dict[str, bool]
         sessions = await listed(world)
         return all(sessions[account]["status"] == ("live" if yes else "stopped") for account, yes in by_account.items())
 
-    await eventually(agree, within_s=60, every_s=0.25, what="every session as it is stored")
     by_account, _ = await stored(url)
     wanted = {user: by_account[world.accounts[user]] for user in world.users}
     lost = {user: last for user, last in commands.last.items() if last is not None and wanted[user] is not last}
     assert lost == {}, f"accepted commands that are not stored: {lost}"
     assert all(wanted[user] for user in world.users[:LEFT_ALONE])
+    await eventually(agree, within_s=60, every_s=0.25, what="every session as it is stored")
     return wanted
 
 
