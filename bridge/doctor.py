@@ -6,43 +6,34 @@ Every network step has a deadline. Must not start a session, write a record, or 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import resource
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 
 from bridge.cache.store import Store
 from bridge.config import Settings
 from bridge.credentials.disk import read_if_changed
 from bridge.credentials.parsing import parse
+from bridge.doctor_database import database_findings
+from bridge.findings import Finding
 from bridge.runtime.clock import Clock
 from core.errors import BridgeError, InvalidInput
 
 STEP_S = 5.0
 SKEW_MS = 2000  # beyond this, freshness as readers judge it is off
 FILES_WANTED = 4096
+LARGEST_ANSWER = 64 * 1024
 OTHERS = 0o077  # permissions of everybody but the owner
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One result. `ok` None: not known, which fails nothing. `advice` is empty when all is well."""
-
-    what: str
-    ok: bool | None
-    detail: str
-    advice: str = ""
-
-    def line(self) -> str:
-        mark = {True: "ok  ", False: "FAIL", None: "?   "}[self.ok]
-        return f"{mark} {self.what}: {self.detail}" + (f"\n       do: {self.advice}" if self.advice else "")
 
 
 @runtime_checkable
@@ -65,9 +56,12 @@ class Doctor:
         checks: list[Callable[[], Awaitable[list[Finding]]]] = [
             self._configuration,
             self._credentials,
+            self._database,
             self._stores_answer,
             self._clock_skew,
             self._limits,
+            self._users,
+            self._telling,
             self._brokers,
         ]
         failed = 0
@@ -86,7 +80,9 @@ class Doctor:
             Finding("configuration", True, f"valid; {callers}; stores: {stores}; binds {', '.join(settings.hosts)}")
         ]
         if settings.store_names == ("memory",):
-            advice = "set REDIS_URL so that other programs can read the records and they outlive the process"
+            advice = (
+                "set DATABASE_URL or REDIS_URL so that other programs can read the records and they outlive the process"
+            )
             findings.append(Finding("stores", None, "records are kept in this process's memory only", advice))
         if settings.paas and settings.trusted_proxy_hops == 0:
             advice = "set TRUSTED_PROXY_HOPS=1, or all callers share the rate limit of the platform's proxy"
@@ -100,8 +96,10 @@ class Doctor:
         path = self._settings.bridge_credentials_file
         what = "credentials file"
         if path is None:
-            advice = "set BRIDGE_CREDENTIALS_FILE; this version takes users' credentials from there"
-            return [Finding(what, None, "not set", advice)]
+            if self._settings.token_encryption_keys:
+                return []
+            advice = "set TOKEN_ENCRYPTION_KEYS with DATABASE_URL, or BRIDGE_CREDENTIALS_FILE for development"
+            return [Finding("credentials", None, "no user has any: there is no place for them", advice)]
         try:
             read = read_if_changed(path, None)
             users = parse(read.data).users
@@ -116,6 +114,9 @@ class Doctor:
             return [found]
         return [found, Finding(what, None, "other users of this machine may read or change it", f"chmod 600 {path}")]
 
+    async def _database(self) -> list[Finding]:
+        return await database_findings(self._settings, self._clock)
+
     async def _stores_answer(self) -> list[Finding]:
         findings = []
         for store in self._stores:
@@ -123,7 +124,7 @@ class Doctor:
                 async with asyncio.timeout(STEP_S):
                     await store.open()
                     await store.ping()
-                findings.append(Finding(f"store {store.name}", True, "answers"))
+                findings.append(_store(store))
             except (BridgeError, TimeoutError) as error:
                 advice = "check its address, password and network; the bridge starts without it but is not ready"
                 findings.append(Finding(f"store {store.name}", False, str(error) or "no answer in time", advice))
@@ -163,6 +164,59 @@ class Doctor:
         advice = f"raise the limit (ulimit -n {FILES_WANTED}); every caller and channel needs one"
         return [Finding("open files", False, f"limit {soft}, at most {hard}", advice)]
 
+    async def _users(self) -> list[Finding]:
+        """What user tokens are verified with, and whether it can be had."""
+        settings, findings = self._settings, []
+        if settings.jwks_url:
+            findings.append(await self._key_set(settings.jwks_url))
+        elif settings.supabase_url and not settings.supabase_jwt_secret:
+            url = f"{settings.supabase_url.rstrip('/')}/auth/v1/.well-known/jwks.json"
+            findings.append(Finding("user tokens", None, "not verified, users cannot call", f"set JWKS_URL={url}"))
+        if settings.supabase_url and "supabase" not in settings.store_names:
+            findings.append(await self._supabase(settings.supabase_url))
+        return findings
+
+    async def _key_set(self, url: str) -> Finding:
+        what = f"keys of user tokens ({urlsplit(url).hostname})"
+        listed = None
+        try:
+            status, body = await _get(url)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            advice = "check JWKS_URL and that this machine may connect there"
+            return Finding(what, False, f"no answer ({type(error).__name__})", advice)
+        with suppress(orjson.JSONDecodeError, TypeError, KeyError):
+            listed = orjson.loads(body)["keys"]
+        if status != 200 or not isinstance(listed, list) or not listed:
+            advice = (
+                "JWKS_URL ends in /.well-known/jwks.json; with the older shared secret set SUPABASE_JWT_SECRET instead"
+            )
+            return Finding(what, False, f"status {status}, no list of keys", advice)
+        return Finding(what, True, f"{len(listed)} key(s)")
+
+    async def _supabase(self, url: str) -> Finding:
+        what = f"Supabase ({urlsplit(url).hostname})"
+        try:
+            status, _ = await _get(f"{url.rstrip('/')}/auth/v1/.well-known/jwks.json")
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            advice = "check SUPABASE_URL and that the project is not paused"
+            return Finding(what, False, f"no answer ({type(error).__name__})", advice)
+        if status >= 500:
+            return Finding(what, False, f"status {status}", "look at the project's own status: it may be paused")
+        return Finding(what, True, "answers")
+
+    async def _telling(self) -> list[Finding]:
+        """Whether somebody hears of it when something is wrong. Sends nothing."""
+        settings, findings = self._settings, []
+        for name, value, advice in (
+            ("ALERT_WEBHOOK_URL", settings.alert_webhook_url, "set it, or nobody is told when something is wrong"),
+            ("HEARTBEAT_URL", settings.heartbeat_url, "set it, or nobody notices when the process falls silent"),
+        ):
+            findings.append(Finding(name, True, "set") if value else Finding(name, None, "not set", advice))
+        if settings.sentry_dsn and importlib.util.find_spec("sentry_sdk") is None:
+            advice = "install the extra: pip install 'pulse-bridge[sentry]'"
+            findings.append(Finding("SENTRY_DSN", False, "the package is not installed", advice))
+        return findings
+
     async def _brokers(self) -> list[Finding]:
         urls = self._settings.broker_urls.items()
         return list(await asyncio.gather(*(self._dial(name, url) for name, url in urls)))
@@ -193,6 +247,26 @@ class Doctor:
             advice = "check that the URL is a broker's WebSocket port"
             return Finding(what, False, f"no WebSocket: {type(error).__name__}", advice)
         return Finding(what, True, "TCP, TLS and WebSocket answer" if parts.scheme == "wss" else "answers")
+
+
+def _store(store: Store) -> Finding:
+    if store.capabilities.fenced:
+        return Finding(f"store {store.name}", True, "answers")
+    advice = (
+        "run `python -m bridge migrate` with DATABASE_URL, or `python -m bridge migrate --export supabase/migrations`"
+        " and apply those: until then only one process may run"
+    )
+    return Finding(f"store {store.name}", None, "answers, without the functions that compare fences", advice)
+
+
+async def _get(url: str) -> tuple[int, bytes]:
+    """Status and the first part of the body; not redirected."""
+    timeout = aiohttp.ClientTimeout(total=STEP_S)
+    async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
+        body = b""
+        while len(body) < LARGEST_ANSWER and (more := await answer.content.read(LARGEST_ANSWER - len(body))):
+            body += more
+        return answer.status, body
 
 
 def _skew(what: str, skew_ms: int, *, grain_ms: int = 0) -> Finding:
