@@ -50,6 +50,8 @@ from bridge.telemetry.logs import setup_logs
 from bridge.telemetry.metrics import FlushTimes, Sources, metrics_page
 from bridge.telemetry.process import LoopWatch
 from bridge.telemetry.redaction import REDACTOR
+from bridge.telemetry.sentry import setup_sentry
+from bridge.telemetry.tracing import setup_tracing
 from bridge.vitals import ProcessVitals
 from core.errors import BridgeError
 from core.user_key import UserKeyScheme
@@ -292,11 +294,17 @@ async def serve(settings: Settings) -> int:
     handler = setup_logs(settings.log_level, settings.log_format)
     try:
         clock, rng = SystemClock(), random.Random(secrets.randbits(64))
+        reports = setup_sentry(
+            settings.sentry_dsn, release=VERSION, environment=settings.paas or "development", clock=clock
+        )
+        spans = setup_tracing(settings.otel_exporter_otlp_endpoint, release=VERSION)
         foundation = await lay_foundation(settings, clock, rng)
         try:
             return await App(settings, foundation, clock, rng, dropped_lines=lambda: handler.dropped).run()
         finally:
             await foundation.close()
+            for extra in filter(None, (reports, spans)):
+                await extra.close()
     except BridgeError:
         raise  # one line for the operator
     except Exception as error:  # last resort: a bare traceback would show what the log filter cuts

@@ -84,15 +84,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     migrate.add_argument("--export", metavar="FOLDER", help="write Supabase migration files there; needs no database")
     audit = command("audit", "Verify the audit log, or show its last rows.", _audit)
-    audit.add_argument(
-        "action", choices=["verify", "tail"], help="verify: exit 1 when a row was changed or is missing"
-    )
+    audit.add_argument("action", choices=["verify", "tail"], help="verify: exit 1 when a row was changed or is missing")
     audit.add_argument("--expect", metavar="ROW:HASH", help="a head printed earlier that the log must still hold")
     audit.add_argument("--from", dest="start", metavar="ROW:HASH", help="begin behind this row")
     audit.add_argument("--limit", type=int, default=20, help="rows that tail shows")
     config = command("config", "List all settings with type, default, unit, source and value.", _config)
     config.add_argument("--check", action="store_true", help="only check: exit 0 when all is well, else 2")
     command("doctor", "Check configuration, stores, clock, limits and brokers, and say what to do.", _doctor)
+    smoke = command("smoke", "Check a deployment from the outside, end to end.", _smoke)
+    smoke.add_argument("url", metavar="URL", help="where callers reach the bridge")
+    smoke.add_argument("--key", required=True, help="an API key with scope app")
+    smoke.add_argument("--ops-key", help="one with scope ops: sessions and metrics are checked too")
+    smoke.add_argument("--user", metavar="userId", help="start this user's session and read the record (with --broker)")
+    smoke.add_argument("--broker", help="the broker of that session")
+    smoke.add_argument("--account", metavar="accountId", help="the account, when there are several")
+    smoke.add_argument("--environment", choices=["demo", "live"], help="of the account")
+    smoke.add_argument("--stop", action="store_true", help="stop the session again, unless it ran before")
     whois = command("whois", "Print the user keys of a user id.", _whois)
     whois.add_argument("user_id", metavar="userId", help="the app's own id of the user")
     return parser
@@ -123,6 +130,7 @@ def _demo(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
 def _keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     from bridge.config_values import is_key_id
     from bridge.credentials.command import run_new_token_key, run_rotate_tokens
+    from bridge.foundation import operators_audit
 
     if options.id is not None and not is_key_id(options.id):
         raise ConfigurationError("--id: use up to 64 letters, digits, - and _")
@@ -130,7 +138,13 @@ def _keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
         return run_new_token_key(options.id)
     if options.action == "rotate-tokens":
         settings = load_settings()
-        return asyncio.run(run_rotate_tokens(settings.database_url, settings.token_encryption_keys))
+
+        async def rotate() -> int:
+            async with operators_audit(settings) as audit:
+                keys = settings.token_encryption_keys
+                return await run_rotate_tokens(settings.database_url, keys, audit=audit)
+
+        return asyncio.run(rotate())
     return _new_api_key(options)
 
 
@@ -150,6 +164,22 @@ def _new_api_key(options: argparse.Namespace) -> int:
     print("# add this entry to API_KEYS, separated by a comma from others:")
     print(f"API_KEYS={key_id}{scope}:{digest_of(key.reveal(), secret)}")
     return 0
+
+
+def _smoke(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.smoke import run_smoke
+
+    check = run_smoke(
+        options.url,
+        key=Secret(options.key),
+        ops_key=Secret(options.ops_key) if options.ops_key else None,
+        user=options.user,
+        broker=options.broker,
+        account_id=options.account,
+        environment=options.environment,
+        stop=options.stop,
+    )
+    return asyncio.run(check)
 
 
 def _audit(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:

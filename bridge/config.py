@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     )
     heartbeat_url: SecretHttpUrl | None = setting(None, "Fetched every minute while healthy.", unit="URL")
     sentry_dsn: SecretText | None = setting(None, "Sentry, with the extra `sentry` installed.")
+    otel_exporter_otlp_endpoint: HttpUrl | None = setting(
+        None, "OpenTelemetry collector (OTLP over HTTP), with the extra `otel` installed.", unit="URL"
+    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = setting(
         "INFO", "Least severity that is logged."
     )

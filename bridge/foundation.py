@@ -7,6 +7,9 @@ DATABASE_URL the same parts live in memory, or are not there. Invariant: after `
 from __future__ import annotations
 
 import random
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bridge.audit.chain import Sealer
@@ -17,9 +20,11 @@ from bridge.credentials.vault import Vault
 from bridge.db.database import Database, DatabaseUnavailable
 from bridge.db.errors import DatabaseMisused
 from bridge.db.startup import prepare_database
-from bridge.runtime.clock import Clock
+from bridge.runtime.clock import Clock, SystemClock
+from bridge.telemetry.audit import Audit
 from core.errors import ConfigurationError
 
+COMMAND_S = 5.0  # for what a command did to be written
 FOR_RECORDS = 2  # connections that flushing and reading records have for themselves
 
 
@@ -70,6 +75,24 @@ async def lay_foundation(settings: Settings, clock: Clock, rng: random.Random) -
     except BaseException:
         await database.close()
         raise
+
+
+@asynccontextmanager
+async def operators_audit(settings: Settings) -> AsyncIterator[Audit]:
+    """The audit log for one command of an operator; what it does is written before it ends."""
+    if settings.database_url is None:
+        yield LoggedAudit()
+        return
+    database = Database(settings.database_url, size=1, name="pulse-bridge command")
+    await database.open()
+    sealer, rng = Sealer(settings.token_encryption_keys), random.Random(secrets.randbits(64))
+    audit = AuditLog(database, clock=SystemClock(), rng=rng, sealer=sealer)
+    audit.start()
+    try:
+        yield audit
+    finally:
+        await audit.close(COMMAND_S)
+        await database.close()
 
 
 async def _look(settings: Settings, database: Database, clock: Clock, rng: random.Random) -> Foundation:
