@@ -303,8 +303,10 @@ async def serve(settings: Settings) -> int:
             return await App(settings, foundation, clock, rng, dropped_lines=lambda: handler.dropped).run()
         finally:
             await foundation.close()
-            for extra in filter(None, (reports, spans)):
-                await extra.close()
+            if reports is not None:
+                await reports.close()
+            if spans is not None:
+                await spans.close()
     except BridgeError:
         raise  # one line for the operator
     except Exception as error:  # last resort: a bare traceback would show what the log filter cuts
