@@ -15,6 +15,7 @@ import orjson
 from bridge.audit.chain import ChainRow, Entry, Head, Sealer, link
 from bridge.db.database import Connection, Database, Row
 from bridge.db.locks import lock_id
+from core.errors import ConfigurationError
 
 PAGE = 1000
 LOCK = "audit"
@@ -87,6 +88,13 @@ async def append(connection: Connection, pending: Sequence[Pending], sealer: Sea
     if entries:
         await connection.execute(_INSERT, *_columns(link(before, entries, sealer)))
     return before
+
+
+async def check_sealer(database: Database, sealer: Sealer) -> None:
+    """Raise ConfigurationError when rows are sealed and we could not seal ours."""
+    last = await last_rows(database, 1)
+    if last and last[0].seal is not None and not sealer:
+        raise ConfigurationError("TOKEN_ENCRYPTION_KEYS: is needed, the rows of the audit log are sealed with it")
 
 
 async def pages(database: Database, *, after: int) -> AsyncIterator[Page]:

@@ -13,6 +13,9 @@ from bridge.db.database import Connection
 from core.user_key import short_key
 
 _ERASE = "delete from public.bridge_grants where user_key = $1 returning id"
+_CONSENTS = """select broker, scope, step, return_to, created_at, expires_at from public.bridge_consents
+where user_key = $1 order by created_at"""
+_DROP_CONSENTS = "delete from public.bridge_consents where user_key = any($1::text[])"
 _SEALED = """select id::text as id, broker, sealed from public.bridge_grants
 where user_key = any($1::text[]) and sealed is not null order by id for update"""
 _RESEAL = "update public.bridge_grants set sealed = $2, key_id = $3 where id = $1::uuid"
@@ -46,6 +49,21 @@ async def export_grants(connection: Connection, user_key: str) -> list[dict[str,
     ]
 
 
+async def export_consents(connection: Connection, user_key: str) -> list[dict[str, object]]:
+    """What is stored of the user's consents on their way, in the names of the API; times in Unix ms; no secrets."""
+    return [
+        {
+            "broker": row["broker"],
+            "scope": row["scope"],
+            "step": row["step"],
+            "returnTo": row["return_to"],
+            "createdAt": round(row["created_at"].timestamp() * 1000),
+            "expiresAt": round(row["expires_at"].timestamp() * 1000),
+        }
+        for row in await connection.fetch(_CONSENTS, user_key)
+    ]
+
+
 async def erase_grants(connection: Connection, user_key: str) -> int:
     """Delete the user's grants; how many there were."""
     return len(await connection.fetch(_ERASE, user_key))
@@ -55,8 +73,10 @@ async def rekey_grants(connection: Connection, vault: Vault, old_key: str, new_k
     """Seal a user's grants for their new key; how many. Their rows follow `rekey_user` by themselves, which the caller
     calls in the same transaction, before or after.
 
+    A consent on its way is dropped: its code is sealed for the old key, and the user begins anew.
     Raises SealBroken (naming the user by the first digits of the key) and UnknownKey; nothing may be committed then.
     """
+    await connection.execute(_DROP_CONSENTS, [old_key, new_key])
     rows = await connection.fetch(_SEALED, [old_key, new_key])
     for row in rows:
         try:

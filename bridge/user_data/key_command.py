@@ -1,0 +1,47 @@
+"""`python -m bridge user-keys migrate` and `user-keys finish`. They print counts only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from bridge.cache.store import Store
+from bridge.config import Settings
+from bridge.credentials.vault import Vault
+from bridge.user_data.key_material import check_user_keys
+from bridge.user_data.key_migration import finish_keys, migrate_keys
+from bridge.user_data.places import needed, opened_places
+from core.user_key import UserKeyMode
+
+
+async def run_migrate_keys(settings: Settings, stores: Sequence[Store], brokers: Sequence[str]) -> int:
+    """Move every user from the plain key to the keyed one. With the bridge stopped; may be repeated.
+
+    Raises ConfigurationError, SealBroken, UnknownKey, Unavailable.
+    """
+    async with opened_places(settings, stores, brokers) as places:
+        vault = Vault(settings.token_encryption_keys) if settings.token_encryption_keys else None
+        moved = await migrate_keys(places, vault)
+    _say(f"users moved: {moved.users} (of {moved.of})")
+    _say(f"grants sealed anew: {moved.grants}, records copied: {moved.records}")
+    if settings.user_key_mode is UserKeyMode.DUAL:
+        _say("start the bridge again with USER_KEY_MODE=dual: it writes every record under both keys")
+        _say("when all readers use the keyed ones, set USER_KEY_MODE=keyed, restart it and run")
+        _say("`python -m bridge user-keys finish`")
+    else:
+        _say("start the bridge again; `python -m bridge user-keys finish` removes the records under plain keys")
+    _say("settings rows of the app under plain keys are the app's: it should name them anew")
+    return 0
+
+
+async def run_finish_keys(settings: Settings, stores: Sequence[Store], brokers: Sequence[str]) -> int:
+    """Remove the copies under plain keys from every store. Raises ConfigurationError, Unavailable."""
+    async with opened_places(settings, stores, brokers) as places:
+        await check_user_keys(needed(places.database), places.scheme)
+        done = await finish_keys(places)
+    _say(f"records removed under plain keys: {done.records} (of {done.of} users, in {len(stores)} stores)")
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
