@@ -3,17 +3,19 @@
 import asyncio
 import itertools
 import random
+from collections.abc import Callable
 
 import asyncpg
 import pytest
 
-from bridge.db.database import Database, DatabaseUnavailable
+from bridge.db.database import Database, DatabaseReadOnly, DatabaseUnavailable
 from bridge.db.locks import LockBusy, Locks
 from bridge.db.migrate import check, migrate, migrations
+from bridge.embedded.postgres import PostgresServer
 from bridge.runtime.clock import SystemClock
 from core.errors import ConfigurationError
 from core.secret import Secret
-from tests.support.databases import opened
+from tests.support.databases import make_database, opened
 from tests.support.pooler import pooler
 from tests.support.waiting import eventually
 
@@ -114,6 +116,39 @@ async def _answers(database: Database) -> bool:
         return await database.fetch_value("select true") is True
     except DatabaseUnavailable:
         return False
+
+
+async def test_writes_go_on_when_the_address_led_to_a_read_only_server_for_a_while(
+    postgres_factory: Callable[..., PostgresServer], database_url: str
+) -> None:
+    """C11: a failover that first leads to the standby, and then to the new primary."""
+    standby = postgres_factory()
+    write = "insert into public.bridge_facts values ($1, '') on conflict do nothing"
+    async with opened(await make_database(standby, "standby")) as copy:
+        await migrate(copy)
+        await copy.execute("alter database standby set default_transaction_read_only = on")
+    async with pooler(database_url, size=3) as between, opened(between.url(), size=3) as database:
+        await asyncio.gather(*(database.execute(write, f"before {number}") for number in range(6)))
+        between.point_at(standby.url("standby"))
+        kinds = set()
+        for _ in range(4):
+            try:
+                await database.execute(write, "lost")
+            except DatabaseUnavailable as error:
+                kinds.add(type(error))
+        assert kinds == {DatabaseReadOnly}
+        assert await database.fetch_value("select count(*) from public.bridge_facts where name = 'lost'") == 0
+        between.point_at(database_url)
+        assert await eventually(lambda: _stored(database, write), within_s=5)
+        assert await database.fetch_value("select count(*) from public.bridge_facts where name like 'before%'") == 6
+
+
+async def _stored(database: Database, write: str) -> bool:
+    try:
+        await database.execute(write, "after")
+    except DatabaseUnavailable:
+        return False
+    return True
 
 
 async def test_a_session_pooler_serves_as_well(database_url: str) -> None:

@@ -10,9 +10,6 @@ With `tls` (server context) it takes TLS; with `session` it lends for the life o
 """
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import itertools
 import os
 import ssl
@@ -24,8 +21,9 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
+from tests.support.postgres_wire import Gone, Server, Wire
+
 SSL_REQUEST, CANCEL_REQUEST, GSS_REQUEST = 80877103, 80877102, 80877104
-PROTOCOL = 196608
 ADMITTED = {"user", "database", "application_name", "client_encoding"}
 # jit: asyncpg turns it off while it looks up a type that it does not know, and puts it back, all in one transaction
 LEFT_BEHIND = """
@@ -35,112 +33,6 @@ union all select 'lock ' || objid from pg_locks where locktype = 'advisory' and 
 union all select 'channel ' || c from pg_listening_channels() c
 union all select 'temporary ' || relname from pg_class where relnamespace = pg_my_temp_schema()
 """
-
-
-class Gone(Exception):
-    """A peer went away or said what it must not."""
-
-
-class Wire:
-    """One side of a connection, message by message."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def message(self) -> tuple[bytes, bytes]:
-        """The type and the body of the next message."""
-        try:
-            head = await self.reader.readexactly(5)
-            return head[:1], await self.reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
-        except (asyncio.IncompleteReadError, OSError) as error:
-            raise Gone from error
-
-    async def startup(self) -> tuple[int, bytes]:
-        try:
-            length, code = struct.unpack("!II", await self.reader.readexactly(8))
-            return code, await self.reader.readexactly(length - 8)
-        except (asyncio.IncompleteReadError, OSError) as error:
-            raise Gone from error
-
-    def send(self, kind: bytes, body: bytes = b"") -> None:
-        self.writer.write(kind + struct.pack("!I", len(body) + 4) + body)
-
-    def refuse(self, code: str, text: str) -> None:
-        self.send(b"E", b"".join(f"{k}{v}\0".encode() for k, v in (("S", "FATAL"), ("C", code), ("M", text))) + b"\0")
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class Server:
-    """A connection upstream, logged in and idle, or lent."""
-
-    def __init__(self, wire: Wire, user: str, password: str, database: str) -> None:
-        self.wire = wire
-        self._user, self._password, self._database = user, password, database
-        self.parameters: list[bytes] = []
-        self.key = b""
-
-    async def log_in(self) -> None:
-        words = f"user\0{self._user}\0database\0{self._database}\0application_name\0pooler\0\0".encode()
-        self.wire.writer.write(struct.pack("!II", len(words) + 8, PROTOCOL) + words)
-        scram = Scram(self._password)
-        while True:
-            kind, body = await self.wire.message()
-            if kind == b"R":
-                answer = scram.answer(struct.unpack("!I", body[:4])[0], body[4:])
-                if answer is not None:
-                    self.wire.send(b"p", answer)
-            elif kind == b"S":
-                self.parameters.append(body)
-            elif kind == b"K":
-                self.key = body
-            elif kind == b"Z":
-                return
-            elif kind == b"E":
-                raise Gone(body.decode(errors="replace"))
-
-    async def query(self, sql: str) -> list[str]:
-        """The first column of what an idle server answers."""
-        self.wire.send(b"Q", sql.encode() + b"\0")
-        rows = []
-        while True:
-            kind, body = await self.wire.message()
-            if kind == b"D":
-                rows.append(body[6:].decode())
-            elif kind == b"E":
-                raise Gone(body.decode(errors="replace"))
-            elif kind == b"Z":
-                return rows
-
-
-class Scram:
-    """The client's side of SCRAM-SHA-256 (RFC 5802, 7677), without channel binding."""
-
-    def __init__(self, password: str) -> None:
-        self._password = password.encode()
-        self._first = f"n=,r={base64.b64encode(os.urandom(18)).decode()}"
-
-    def answer(self, step: int, data: bytes) -> bytes | None:
-        if step == 10:
-            first = f"n,,{self._first}".encode()
-            return b"SCRAM-SHA-256\0" + struct.pack("!I", len(first)) + first
-        if step == 11:
-            return self._proof(data.decode())
-        if step in (0, 12):
-            return None
-        raise Gone(f"the server wants authentication {step}")
-
-    def _proof(self, challenge: str) -> bytes:
-        nonce, salt, rounds = (part[2:] for part in challenge.split(","))
-        salted = hashlib.pbkdf2_hmac("sha256", self._password, base64.b64decode(salt), int(rounds))
-        client = hmac.digest(salted, b"Client Key", "sha256")
-        bare = f"c=biws,r={nonce}"
-        signed = f"{self._first},{challenge},{bare}".encode()
-        signature = hmac.digest(hashlib.sha256(client).digest(), signed, "sha256")
-        proof = base64.b64encode(bytes(a ^ b for a, b in zip(client, signature, strict=True))).decode()
-        return f"{bare},p={proof}".encode()
 
 
 class Client:
@@ -165,6 +57,7 @@ class Pooler:
         assert parts.password
         self._host, self._port = parts.hostname, parts.port
         self._user, self._password, self._database = parts.username, parts.password, parts.path[1:]
+        self._upstream_password = self._password
         self._size = size
         self._tls = tls
         self._session = session
@@ -178,7 +71,7 @@ class Pooler:
         self.leaks: list[str] = []
         self.lent = 0
         self.backends: set[bytes] = set()
-        self.accepting = True
+        self.tls_clients = 0
 
     def url(self, query: str = "") -> str:
         return f"postgresql://{self._user}:{self._password}@127.0.0.1:{self.port}/{self._database}{query}"
@@ -191,10 +84,21 @@ class Pooler:
         try:
             await self._serve(wire)
         except (Gone, OSError, asyncio.CancelledError):
-            pass
+            pass  # the client's affair
         finally:
             self._handlers.discard(task)
             wire.close()
+
+    def point_at(self, url: str) -> None:
+        """Another server is behind this address from now on: everything to the old one is cut, as in a failover."""
+        parts = urlsplit(url)
+        assert parts.password
+        self._host, self._port, self._upstream_password = parts.hostname or "", parts.port, parts.password
+        self._database = parts.path[1:]
+        while self._idle:
+            self._forget(self._idle.popleft())
+        for client in list(self._clients.values()):
+            client.wire.close()
 
     async def close(self) -> None:
         for task in list(self._handlers):
@@ -202,11 +106,6 @@ class Pooler:
         await asyncio.gather(*self._handlers, return_exceptions=True)
         for server in self._idle:
             server.wire.close()
-
-    async def cut_idle(self) -> None:
-        """Close every idle server connection, as a pooler's administrator or life time does."""
-        while self._idle:
-            self._forget(self._idle.popleft())
 
     # ------------------------------------------------------------ clients
 
@@ -218,6 +117,7 @@ class Pooler:
             if secure:
                 assert self._tls is not None
                 await wire.writer.start_tls(self._tls)
+                self.tls_clients += 1
             code, body = await wire.startup()
         if code == CANCEL_REQUEST:
             await self._cancel(body)
@@ -326,7 +226,7 @@ class Pooler:
         except BaseException:
             self._count -= 1
             raise
-        server = Server(Wire(reader, writer), self._user, self._password, self._database)
+        server = Server(Wire(reader, writer), self._user, self._upstream_password, self._database)
         try:
             await server.log_in()
         except BaseException:
