@@ -37,9 +37,12 @@ async def test_nothing_is_read_or_written_when_the_other_deployment_is_met_after
     ours = RedisStore(Secret(server.url), deployment_id="one")
     await ours.open()
     await ours.claim(["a"])
+    assert await ours.write([Write("a", 2**52, 1, b"{}")]) == []
     before = await ours.read(["a", "b"])
+    with pytest.raises(StoreUnavailable, match="another deployment"):
+        await late.forget(["a"])  # the first contact
     for _ in range(2):
-        for call in (late.claim(["a"]), late.write([WRITE]), late.ping(), late.read(["a"])):
+        for call in (late.claim(["a"]), late.write([WRITE]), late.ping(), late.read(["a"]), late.delete(["a"])):
             with pytest.raises(StoreUnavailable, match="another deployment"):
                 await call
     assert await ours.read(["a", "b"]) == before

@@ -206,12 +206,14 @@ class RedisStore:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove records; their fences stay."""
+        await self._own()
         if keys:
             async with self._translated(self._writer):
                 await self._writer.delete(*keys)
 
     async def forget(self, keys: Sequence[str]) -> None:
         """Remove records and their side keys."""
+        await self._own()
         if keys:
             async with self._translated(self._writer):
                 await self._writer.delete(*keys, *[FENCE + key for key in keys])
@@ -219,6 +221,11 @@ class RedisStore:
     async def ping(self) -> None:
         """A tiny write, which fails where a flush would fail."""
         await self._run(self._ping_script, [], [])
+
+    async def _own(self) -> None:
+        """Make sure that the server is ours, before what no script guards."""
+        if self.deployment_id is not None:
+            await self.ping()
 
     async def now_ms(self) -> int:
         """The server's clock, Unix ms (for `doctor`)."""
