@@ -25,6 +25,7 @@ from bridge.api.handlers import Handlers
 from bridge.api.limits import RateLimiter
 from bridge.api.problems import Problem, problem_of, retry_after
 from bridge.api.routes import HTML, Call, Reply, Route, Router
+from bridge.telemetry.tracing import TRACER
 from core.errors import BridgeError
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,8 @@ class Dispatcher:
             call = self._check_named(call, visit)
         try:
             async with asyncio.timeout_at(deadline):
-                reply: Reply = await getattr(self._handlers, route.handler)(call)
+                with TRACER.span("request", method=route.method, route=route.path):
+                    reply: Reply = await getattr(self._handlers, route.handler)(call)
                 return reply
         except TimeoutError:
             raise Problem("unavailable", "the answer did not come in time", headers=retry_after(None)) from None

@@ -16,6 +16,7 @@ from bridge.cache.contact import CHUNK_DEADLINE_S, PROBE_DEADLINE_S, Contact
 from bridge.cache.entry import FlushObserver
 from bridge.cache.store import CHUNK, Refusal, Store, StoreUnavailable, Write
 from bridge.runtime.clock import Clock
+from bridge.telemetry.tracing import TRACER
 
 
 class CopyListener(Protocol):
@@ -108,8 +109,9 @@ class Copy:
         self._in_flight = len(chunk)
         began = self._clock.monotonic()
         try:
-            async with asyncio.timeout(CHUNK_DEADLINE_S):
-                refusals = await self.contact.store.write(chunk)
+            with TRACER.span("flush", store=self.contact.store.name, records=len(chunk)):
+                async with asyncio.timeout(CHUNK_DEADLINE_S):
+                    refusals = await self.contact.store.write(chunk)
         except (StoreUnavailable, TimeoutError) as error:
             self._failed(error)
             return

@@ -12,6 +12,7 @@ from bridge.cache.contact import CHUNK_DEADLINE_S, PROBE_DEADLINE_S, Contact
 from bridge.cache.entry import FlushObserver
 from bridge.cache.store import Refusal, Store, StoreUnavailable, Write
 from bridge.runtime.clock import Clock
+from bridge.telemetry.tracing import TRACER
 
 
 class Primary:
@@ -30,8 +31,9 @@ class Primary:
     async def write(self, writes: list[Write]) -> list[Refusal]:
         """Write one chunk. Raises StoreUnavailable or TimeoutError; the caller tells `failed`."""
         began = self._clock.monotonic()
-        async with asyncio.timeout(CHUNK_DEADLINE_S):
-            refusals = await self.contact.store.write(writes)
+        with TRACER.span("flush", store=self.contact.store.name, records=len(writes)):
+            async with asyncio.timeout(CHUNK_DEADLINE_S):
+                refusals = await self.contact.store.write(writes)
         now = self._clock.monotonic()
         self.contact.flushed(seconds=now - began, now=now, now_ms=self._clock.now_ms())
         if self._observer is not None:

@@ -16,6 +16,7 @@ from bridge.brokers.base import AccountSession, Broker, BrokerFault, Credential,
 from bridge.credentials.grants import CredentialSource
 from bridge.sessions import reactions
 from bridge.sessions.session import Session
+from bridge.telemetry.tracing import TRACER
 from core.errors import InvalidInput, Unavailable
 from core.user_key import short_key
 
@@ -61,7 +62,8 @@ async def log_in(
                 session.account = broker.session(session.environment, session.account_id, session)
             account = session.account
             asked = True
-            await account.login(credential, at_risk=session.at_risk)
+            with TRACER.span("login", broker=session.broker, environment=session.environment.value):
+                await account.login(credential, at_risk=session.at_risk)
             if session.account_id is None:
                 await _resolve(session, account, resolved)
             return LoginOutcome(None, asked=True)
