@@ -23,7 +23,6 @@ from bridge.cache.store import Store
 from bridge.cache.stores.memory import MemoryStore
 from bridge.cache.stores.postgres import PostgresStore
 from bridge.cache.stores.redis import RedisStore
-from bridge.cache.stores.supabase import SupabaseStore
 from bridge.cache.tiers.postgres import PostgresTier
 from bridge.cache.tiers.redis import RedisTier
 from bridge.cache.tiers.tier import Tier
@@ -53,6 +52,8 @@ def _store(name: str, settings: Settings, foundation: Foundation, clock: Clock) 
         unlogged, table = settings.cache_unlogged, settings.supabase_kv_table
         return PostgresStore(foundation.records, kv_table=table, unlogged=unlogged)
     if name == "supabase" and settings.supabase_url and settings.supabase_key:
+        from bridge.cache.stores.supabase import SupabaseStore  # 25 MiB of packages that nobody else needs
+
         url, key = settings.supabase_url, settings.supabase_key
         return SupabaseStore(url, key, clock=clock, table=settings.supabase_kv_table)
     return MemoryStore(clock)

@@ -60,6 +60,7 @@ class Flusher:
         self._progress = asyncio.Event()
         self.alive_at = clock.monotonic()
         self.fenced = 0
+        self.unstorable = 0
 
     # ------------------------------------------------------------ for sessions
 
@@ -151,6 +152,7 @@ class Flusher:
             "records_made": self._maker.made,
             "record_failures": self._maker.failures,
             "fenced": self.fenced,
+            "unstorable": self.unstorable,
             "record_age_s": (now_ms - oldest) / 1000,
         }
 
@@ -241,14 +243,18 @@ class Flusher:
             self._plan.put_back(entries)
             self._primary.failed(error)
             return
-        held = {refusal.key: refusal.fence for refusal in refusals}
+        held = {refusal.key: refusal for refusal in refusals}
         accepted: list[Write] = []
         for entry, own in made:
-            higher = max(held.get(write.key, 0) for write in own) if held else 0
+            mine = [held[write.key] for write in own if write.key in held]
+            higher = max((refusal.fence for refusal in mine), default=0)
             if higher > own[0].fence:
                 self._fence(entry, higher)
+                continue
+            self._accepted(entry)
+            if any((refusal.fence, refusal.version) < (own[0].fence, own[0].version) for refusal in mine):
+                self.unstorable += 1  # not this record, whatever the reason: copies and readers wait for the next one
             else:
-                self._accepted(entry)
                 accepted += own
         self._hand_on(accepted)
         if self._primary.contact.lost_data():

@@ -562,6 +562,32 @@ async def test_one_fence_is_claimed_in_all_stores_and_copies_get_what_was_accept
     assert copy.document(entries[1].keys[0])["balance"] == 5
 
 
+async def test_a_record_that_the_primary_cannot_store_reaches_no_copy_and_fences_nobody(
+    make_flusher: MakeFlusher, clock: LoopClock, copy: FakeStore
+) -> None:
+    class Choosy(FakeStore):
+        async def write(self, writes: Sequence[Write]) -> list[Refusal]:
+            bad = [write for write in writes if b'"balance":666' in write.document]
+            refusals = await super().write([write for write in writes if write not in bad])
+            return refusals + [Refusal(write.key, write.fence, write.version - 1) for write in bad]
+
+    store = Choosy(clock)
+    flusher = make_flusher(store, copy)
+    await flusher.start()
+    [poisoned, well], [source, _] = register(flusher, 2)
+    await asyncio.sleep(1)
+    change(flusher, poisoned, balance="666.00", urgent=True)
+    change(flusher, well, balance="5.00", urgent=True)
+    await asyncio.sleep(1)
+    assert copy.document(poisoned.keys[0])["balance"] == 100
+    assert copy.document(well.keys[0])["balance"] == 5
+    assert source.fenced_by == []
+    assert flusher.metrics()["unstorable"] == 1
+    change(flusher, poisoned, balance="7.00", urgent=True)
+    await asyncio.sleep(1)
+    assert store.document(poisoned.keys[0])["balance"] == copy.document(poisoned.keys[0])["balance"] == 7
+
+
 async def test_a_refusing_copy_is_counted_and_claimed_anew_and_fences_nobody(
     pair: Flusher, store: FakeStore, copy: FakeStore
 ) -> None:
