@@ -148,6 +148,9 @@ class BridgeCollector(Collector):
         yield _plain_counter("records_made", "Records made for a flush.", flusher.get("records_made", 0))
         yield _plain_counter("record_failures", "Records that could not be made.", flusher.get("record_failures", 0))
         yield _plain_counter("fenced", "Sessions refused under a higher fence.", flusher.get("fenced", 0))
+        yield _plain_counter(
+            "unstorable_records", "Records that the primary could not store.", flusher.get("unstorable", 0)
+        )
         stores = self._sources.stores()
         failures = {name: store.failures for name, store in stores.items()}
         yield _counter("store_failures", "Attempts at a store that failed.", "store", failures)
