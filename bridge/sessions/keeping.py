@@ -276,7 +276,8 @@ class Keeper:
 
 
 def _last_record_written(session: Session) -> bool:
-    return session.state is State.STOPPED and (session.entry is None or session.entry.written)
+    """Also true of a record that somebody else owns by now."""
+    return session.entry is None or session.entry.written or session.entry.fenced
 
 
 def _about(row: StoredSession) -> Detail:

@@ -560,6 +560,17 @@ async def test_ended_session_stays_until_its_last_record_is_written(world: World
     assert await world.desired.owing(after=None, limit=9) == []
 
 
+async def test_record_that_somebody_else_owns_is_owed_no_more(world: World) -> None:
+    await world.live()
+    entry = world.row().entry
+    assert entry is not None
+    await world.stop()
+    entry.dirty = True
+    world.recorder.refuse(key_of())
+    await asyncio.sleep(30)
+    assert await world.desired.owing(after=None, limit=9) == []
+
+
 async def test_erased_user_is_logged_out_and_forgotten(world: World) -> None:
     await world.live("u")
     await world.live("u", account_id="a2")

@@ -199,7 +199,7 @@ class Sessions(RuleBasedStateMachine):
         for user in wanted:
             assert self.world.row(user).state is State.LIVE
         for row in self.world.supervisor.table:
-            assert row.user_id in wanted or row.state is State.STOPPED
+            assert row.user_id in wanted or row.state in (State.STOPPED, State.FENCED)
 
 
 Sessions.TestCase.settings = settings(
