@@ -219,10 +219,10 @@ class Connect:
         user_key = self._user_keys.keys(user_id).canonical
         try:
             consent = await self._consents.claim(_hash(ticket), broker, user_key)
-            refused = _refusal(consent, user_key)
-            if consent is None or consent.sealed_code is None or refused is not None:
-                _refuse(refused or ConnectCode.USED)
-            code = Secret(self._sealer.open(consent.sealed_code, about=_about(consent)).decode())
+            if consent is None:
+                _refuse(ConnectCode.UNKNOWN)
+            sealed_code = _taken(consent, user_key)
+            code = Secret(self._sealer.open(sealed_code, about=_about(consent)).decode())
             REDACTOR.register(code)
             issued = await self._exchange(adapter, code)
             scope = ConsentScope(consent.scope)
@@ -286,15 +286,15 @@ class Connect:
         self._audit.record(action, user_key=user_key, actor=actor, outcome=outcome, detail=detail)
 
 
-def _refusal(consent: Consent | None, user_key: str) -> ConnectCode | None:
-    """Why a claimed consent must not be completed, if it must not."""
-    if consent is None:
-        return ConnectCode.UNKNOWN
+def _taken(consent: Consent, user_key: str) -> bytes:
+    """The sealed code of a consent that this caller has claimed. Raises ConnectRefused for anybody else."""
     if consent.user_key != user_key:
-        return ConnectCode.OTHER_USER
-    if consent.step != "parked":
-        return ConnectCode.USED
-    return None if consent.in_time else ConnectCode.EXPIRED
+        _refuse(ConnectCode.OTHER_USER)
+    if consent.sealed_code is None:
+        _refuse(ConnectCode.USED)
+    if not consent.in_time:
+        _refuse(ConnectCode.EXPIRED)
+    return consent.sealed_code
 
 
 def _late(consent: Consent | None) -> ConnectCode:

@@ -6,9 +6,9 @@ brings it and, by the database's clock, whether it is in time. Only hashes and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from bridge.db.database import Connection, Database, Row
+from bridge.db.database import Database, Row
 from bridge.db.users import ensure_user
 
 FLOW_S = 600  # from the wish to the callback
@@ -53,8 +53,11 @@ select state_hash, user_key, broker, scope, return_to, step, cookie_hash, sealed
 from public.bridge_consents
 """
 _BY_STATE = f"{_COLUMNS} where state_hash = $1 and broker = $2"
-_BY_TICKET = f"{_COLUMNS} where ticket_hash = $1 and broker = $2 for update"
-_END = "update public.bridge_consents set step = $2, sealed_code = null where state_hash = $1"
+_BY_TICKET = f"{_COLUMNS} where ticket_hash = $1 and broker = $2"
+_END = """
+update public.bridge_consents set step = $2, sealed_code = null where state_hash = $1 and step = 'parked'
+returning true
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +118,9 @@ class ConsentTable:
             if row is None:
                 return None
             consent = _consent(row)
-            await _end(connection, consent, user_key)
-        return consent
-
-
-async def _end(connection: Connection, consent: Consent, user_key: str) -> None:
-    if consent.step == "parked":
-        step = "spent" if consent.user_key == user_key else "stolen"
-        await connection.execute(_END, consent.state_hash, step)
+            step = "spent" if consent.user_key == user_key else "stolen"
+            taken = await connection.fetchval(_END, consent.state_hash, step)
+        return consent if taken else replace(consent, step="spent", sealed_code=None)  # somebody was faster
 
 
 def _consent(row: Row) -> Consent:

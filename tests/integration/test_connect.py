@@ -16,6 +16,7 @@ from core.secret import Secret
 from core.user_key import UserKeyScheme
 from tests.support.consents import ACCOUNTS, APP, BRIDGE, FakeGrants, Flow, parameters
 from tests.support.fake_broker import FakeBroker, fault
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -379,7 +380,19 @@ async def test_one_of_many_processes_completes_when_all_try_at_once(database_url
         await each.open()
     flows = [Flow(each, broker, grants) for each in databases]
     ticket = await flows[0].ticket()
-    outcomes = await asyncio.gather(*(flow.complete(ticket) for flow in flows * 3), return_exceptions=True)
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    watcher = Database(Secret(database_url))
+    await watcher.open()
+
+    async def all_wait() -> bool:
+        return bool(await watcher.fetch_value(waiting) == 9)
+
+    async with watcher.transaction() as connection:  # every one of them has seen the code before anyone can take it
+        await connection.execute("select from public.bridge_consents for update")
+        tries = [asyncio.create_task(flow.complete(ticket)) for flow in flows * 3]
+        await eventually(all_wait, within_s=4, what="all of them want the code")
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    await watcher.close()
     won = [each for each in outcomes if not isinstance(each, BaseException)]
     lost = [each.code for each in outcomes if isinstance(each, ConnectRefused)]
     for flow in flows:

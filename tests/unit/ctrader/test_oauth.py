@@ -282,7 +282,7 @@ async def test_answer_without_end_is_cut_at_the_cap() -> None:
             await response.write(b"x" * 65536)
 
     async with token_server(handler) as here:
-        assert (await failed(here)).in_doubt
+        assert (await failed(replace(here, token_timeout_s=600.0))).in_doubt
 
 
 async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
