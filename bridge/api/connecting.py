@@ -106,7 +106,7 @@ class ConnectHandlers:
         user_id = acting_for(call.caller, call.headers.get("X-User-Id"), field="X-User-Id")
         credentials = _credentials(self._services)
         with suppress(NotFound):  # none was ever started
-            await self._services.sessions.stop(user_id=user_id, broker=broker)
+            await self._services.sessions.stop(user_id=user_id, broker=broker, actor=_actor(call.caller))
         await credentials.remove(user_id=user_id, broker=broker, actor=_actor(call.caller))
         return Reply(b"", status=204)
 

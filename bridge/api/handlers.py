@@ -49,6 +49,7 @@ class Handlers(ConnectHandlers):
             broker=body.broker or self._services.default_broker,
             account_id=body.account_id,
             environment=Environment(body.environment) if body.environment else None,
+            actor=call.caller.actor,
         )
         left = call.deadline - ANSWER_MARGIN_S - asyncio.get_running_loop().time()
         if (wait := min(call.query.wait, left)) > 0:
@@ -61,6 +62,7 @@ class Handlers(ConnectHandlers):
             user_id=acting_for(call.caller, call.body.user_id, field="userId"),
             broker=call.body.broker or self._services.default_broker,
             account_id=call.body.account_id,
+            actor=call.caller.actor,
         )
         if not stopped:
             raise NotFound("no such session was ever started")

@@ -17,10 +17,18 @@ class Sessions(Protocol):
     """The session service. Raises the errors of `core.errors`."""
 
     async def start(
-        self, *, user_id: str, broker: str, account_id: str | None, environment: Environment | None
+        self,
+        *,
+        user_id: str,
+        broker: str,
+        account_id: str | None,
+        environment: Environment | None,
+        actor: str = "bridge",
     ) -> SessionView: ...
 
-    async def stop(self, *, user_id: str, broker: str, account_id: str | None = None) -> list[SessionView]: ...
+    async def stop(
+        self, *, user_id: str, broker: str, account_id: str | None = None, actor: str = "bridge"
+    ) -> list[SessionView]: ...
 
     async def wait(self, view: SessionView, timeout_s: float) -> SessionView: ...
 

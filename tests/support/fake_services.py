@@ -52,7 +52,13 @@ class FakeSessions:
         self.channel = "up"
 
     async def start(
-        self, *, user_id: str, broker: str, account_id: str | None, environment: Environment | None
+        self,
+        *,
+        user_id: str,
+        broker: str,
+        account_id: str | None,
+        environment: Environment | None,
+        actor: str = "bridge",
     ) -> SessionView:
         if self.fail:
             raise self.fail
@@ -90,7 +96,9 @@ class FakeSessions:
         self.table[key, broker] = view
         return view
 
-    async def stop(self, *, user_id: str, broker: str, account_id: str | None = None) -> list[SessionView]:
+    async def stop(
+        self, *, user_id: str, broker: str, account_id: str | None = None, actor: str = "bridge"
+    ) -> list[SessionView]:
         key = user_key(normalise_user_id(user_id))
         if (key, broker) not in self.table:
             raise NotFound("this session was never started")
