@@ -15,6 +15,7 @@ from bridge.api.dispatch import Policy
 from bridge.api.jwks import KeySet
 from bridge.api.keys import ApiKey, KeyRing
 from bridge.api.user_tokens import SharedSecret, UserTokens
+from bridge.audit.log import LoggedAudit
 from bridge.brokers.base import Broker
 from bridge.brokers.ctrader.broker import CtraderBroker
 from bridge.brokers.ctrader.settings import CtraderSettings
@@ -32,12 +33,22 @@ from bridge.credentials.consents import ConsentTable
 from bridge.credentials.file import CredentialsFile
 from bridge.credentials.importing import KvTableRows
 from bridge.credentials.vault_source import VaultCredentials
-from bridge.foundation import Foundation
+from bridge.db.database import Database
+from bridge.foundation import FOR_RECORDS, Foundation
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
+
+
+BROKERS = ("ctrader",)  # every broker that this version knows, configured or not
+
+
+def stores_of(settings: Settings, clock: Clock) -> list[Store]:
+    """The stores for a command that looks at them from outside a running bridge. Not opened."""
+    records = Database(settings.database_url, size=FOR_RECORDS) if settings.database_url else None
+    return build_stores(settings, Foundation(LoggedAudit(), records=records), clock)
 
 
 def build_stores(settings: Settings, foundation: Foundation, clock: Clock) -> list[Store]:

@@ -88,6 +88,19 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--expect", metavar="ROW:HASH", help="a head printed earlier that the log must still hold")
     audit.add_argument("--from", dest="start", metavar="ROW:HASH", help="begin behind this row")
     audit.add_argument("--limit", type=int, default=20, help="rows that tail shows")
+    user = command("user", "Export or erase all that is stored of one user.", _user)
+    user.add_argument("action", choices=["export", "erase"], help="export: JSON; erase: with --yes, in every store")
+    user.add_argument("user", metavar="userId", help="the app's own id of the user, or a user key")
+    user.add_argument("--output", metavar="FILE", help="export to a new file that only you can read")
+    user.add_argument("--yes", action="store_true", help="really erase; without it, only say what would be")
+    user.add_argument("--forget-fences", action="store_true", help="leave not even the keys; with the bridge stopped")
+    user_keys = command("user-keys", "Move users from plain to keyed user keys.", _user_keys)
+    user_keys.add_argument(
+        "action",
+        choices=["migrate", "finish"],
+        help="migrate: give every user the key of USER_KEY_MODE and USER_KEY_SECRET, with the bridge stopped; "
+        "finish: remove the records under plain keys",
+    )
     config = command("config", "List all settings with type, default, unit, source and value.", _config)
     config.add_argument("--check", action="store_true", help="only check: exit 0 when all is well, else 2")
     command("doctor", "Check configuration, stores, clock, limits and brokers, and say what to do.", _doctor)
@@ -214,24 +227,49 @@ def _config(options: argparse.Namespace, loop_factory: LoopFactory | None) -> in
 
 
 def _doctor(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
-    from bridge.assembly import build_stores
-    from bridge.audit.log import LoggedAudit
-    from bridge.db.database import Database
+    from bridge.assembly import stores_of
     from bridge.doctor import Doctor
-    from bridge.foundation import Foundation
     from bridge.runtime.clock import SystemClock
 
     settings = load_settings()
 
     async def examine() -> int:
         clock = SystemClock()
-        records = Database(settings.database_url, size=2) if settings.database_url else None
-        return await Doctor(
-            settings, build_stores(settings, Foundation(LoggedAudit(), records=records), clock), clock
-        ).run()
+        return await Doctor(settings, stores_of(settings, clock), clock).run()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(examine())
+
+
+def _user(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.assembly import BROKERS, stores_of
+    from bridge.runtime.clock import SystemClock
+    from bridge.user_data.command import run_erase, run_export
+
+    settings, who = load_settings(), options.user
+
+    async def act() -> int:
+        stores = stores_of(settings, SystemClock())
+        if options.action == "export":
+            return await run_export(settings, stores, BROKERS, who, output=options.output)
+        forget = options.forget_fences
+        return await run_erase(settings, stores, BROKERS, who, yes=options.yes, forget_fences=forget)
+
+    return asyncio.run(act())
+
+
+def _user_keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    from bridge.assembly import BROKERS, stores_of
+    from bridge.runtime.clock import SystemClock
+    from bridge.user_data.key_command import run_finish_keys, run_migrate_keys
+
+    settings = load_settings()
+
+    async def act() -> int:
+        run = run_migrate_keys if options.action == "migrate" else run_finish_keys
+        return await run(settings, stores_of(settings, SystemClock()), BROKERS)
+
+    return asyncio.run(act())
 
 
 def _whois(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:

@@ -22,7 +22,9 @@ from bridge.db.errors import DatabaseMisused
 from bridge.db.startup import prepare_database
 from bridge.runtime.clock import Clock, SystemClock
 from bridge.telemetry.audit import Audit
+from bridge.user_data.key_material import check_user_keys, store_user_id_claim
 from core.errors import ConfigurationError
+from core.user_key import UserKeyScheme
 
 COMMAND_S = 5.0  # for what a command did to be written
 FOR_RECORDS = 2  # connections that flushing and reading records have for themselves
@@ -97,6 +99,8 @@ async def operators_audit(settings: Settings) -> AsyncIterator[Audit]:
 
 async def _look(settings: Settings, database: Database, clock: Clock, rng: random.Random) -> Foundation:
     """What stands in the database must fit the settings."""
+    await check_user_keys(database, UserKeyScheme(settings.user_key_mode, settings.user_key_secret))
+    await store_user_id_claim(database, settings.user_id_claim)
     vault = Vault(settings.token_encryption_keys) if settings.token_encryption_keys else None
     if vault is not None:
         await check_keys(database, vault)
