@@ -89,6 +89,17 @@ class Roster:
         if session is not None:
             self._supervisor.remove(session)
 
+    def drop_outlived(self, row: StoredSession) -> list[asyncio.Task[Any]]:
+        """Forget a session of an earlier life of this row: commands only grow, so the user was erased meanwhile.
+
+        Returns the tasks that end its record: the fences of what was erased are above its own.
+        """
+        session = self.find(row)
+        if session is None or session.command <= row.command:
+            return []
+        released = self._supervisor.remove(session)
+        return [] if released is None else [released]
+
     def settle(self, where: Where, rows: Sequence[StoredSession]) -> None:
         """Follow all that is stored of a user at a broker, where it differs from what runs."""
         stored = {row.account_id for row in rows}

@@ -230,6 +230,9 @@ class SessionService:
             self._roster.defaults[where] = started.default.account_id
         if started.replaced:
             self._roster.drop(where, None)
+        outlived = self._roster.drop_outlived(started.row)
+        if outlived:
+            await asyncio.wait(outlived, timeout=ERASE_WAIT_S)
         return self._roster.run(started.row)
 
     @asynccontextmanager

@@ -198,7 +198,7 @@ async def test_a_move_cut_short_anywhere_goes_on_where_it_was(places: Places, mo
         ("rekey_grants", 2),
         ("_copy", 0),
         ("_copy", 4),
-        ("write_facts", 0),
+        ("write_facts", 1),
     ]:
         restore = cut(name, after)
         with pytest.raises(DatabaseUnavailable):
