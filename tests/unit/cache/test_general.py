@@ -252,8 +252,9 @@ async def test_a_tier_that_failed_is_left_alone_until_it_answers_again(cache: Ge
 
 @pytest.mark.parametrize("change", ["set", "invalidate", "pattern", "oversize"])
 async def test_a_tier_that_comes_back_never_shows_what_was_changed_while_it_was_away(
-    cache: GeneralCache, near: FakeTier, far: FakeTier, change: str
+    near: FakeTier, far: FakeTier, change: str
 ) -> None:
+    cache = make_cache(near, far, memory_s=0.001)
     cache.start()
     await cache.set("k:1", "old", 3000)
     near.away = True
@@ -265,10 +266,14 @@ async def test_a_tier_that_comes_back_never_shows_what_was_changed_while_it_was_
         await cache.invalidate("k:1" if change == "invalidate" else "k:*")
     assert near.kept() == {"k:1"}
     near.away = False
+    near.delay_s = 0.2  # between its first answer and the removal of what is owed there is time to read
     for _ in range(40):
         assert await cache.get("k:1") == ("new" if change == "set" else None)
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(5)
     assert cache.counts()["debts"] == 0
+    assert near.kept() == ({"k:1"} if change == "set" else set())
+    await cache.close()
 
 
 async def test_everything_is_removed_from_a_tier_when_too_much_changed_while_it_was_away(
@@ -287,7 +292,9 @@ async def test_everything_is_removed_from_a_tier_when_too_much_changed_while_it_
     assert near.kept() == set()
 
 
-async def test_a_write_that_was_given_up_leaves_no_old_value_behind(cache: GeneralCache, near: FakeTier) -> None:
+async def test_a_write_that_was_given_up_leaves_no_old_value_behind(
+    cache: GeneralCache, near: FakeTier, far: FakeTier
+) -> None:
     cache.start()
     await cache.set("k", "old", 3000)
     near.delay_s = 0.5
@@ -295,8 +302,15 @@ async def test_a_write_that_was_given_up_leaves_no_old_value_behind(cache: Gener
         async with asyncio.timeout(0.2):
             await cache.set("k", "new", 3000)
     near.delay_s = 0
-    await asyncio.sleep(5)
-    assert await cache.get("k") in (None, "new")
+    await asyncio.sleep(3)
+    assert near.kept() == set()
+    assert await cache.get("k") == "new"  # from the far tier
+    await asyncio.sleep(6)
+    assert await cache.get("k") == "new"
+    await asyncio.sleep(6)
+    far.calls.clear()
+    assert await cache.get("k") == "new"
+    assert far.calls == []  # the near tier is trusted again
 
 
 # ------------------------------------------------------------ fetching
@@ -386,6 +400,7 @@ async def test_what_was_loaded_is_taken_back_when_it_was_invalidated_while_it_wa
     far.delay_s = near.delay_s = 0.3
     asked = asyncio.create_task(cache.fetch("k", 300, Loader("old")))
     await asyncio.sleep(0.8)  # found nowhere after 0.6 s, loaded at once, on its way to the far tier
+    far.delay_s = near.delay_s = 0
     await cache.invalidate("k")
     await asked
     await asyncio.sleep(5)
