@@ -27,7 +27,7 @@ class FakeTier:
         self.name = name
         self.held: dict[str, tuple[bytes, float]] = {}
         self.away = self.hanging = False
-        self.delay_s = 0.0
+        self.delay_s = self.remove_delay_s = 0.0
         self.calls: list[str] = []
         self.closed = False
 
@@ -54,6 +54,7 @@ class FakeTier:
         self.held[key] = (value, asyncio.get_running_loop().time() + ttl_s)
 
     async def remove(self, pattern: str) -> None:
+        await asyncio.sleep(self.remove_delay_s)
         await self._obey(f"remove {pattern}")
         matches = matcher(pattern).fullmatch
         self.held = {key: value for key, value in self.held.items() if not matches(key)}
@@ -266,7 +267,7 @@ async def test_a_tier_that_comes_back_never_shows_what_was_changed_while_it_was_
         await cache.invalidate("k:1" if change == "invalidate" else "k:*")
     assert near.kept() == {"k:1"}
     near.away = False
-    near.delay_s = 0.2  # between its first answer and the removal of what is owed there is time to read
+    near.remove_delay_s = 0.2  # between its first answer and the removal of what is owed there is time to read
     for _ in range(40):
         assert await cache.get("k:1") == ("new" if change == "set" else None)
         await asyncio.sleep(0.05)
