@@ -149,9 +149,11 @@ def build_connect(
     grants: VaultCredentials | CredentialsFile | None,
     clock: Clock,
 ) -> Connect | None:
-    """Connecting a broker by consent; None where PUBLIC_URL or a place for tokens is missing."""
+    """Connecting a broker by consent; None where an address or a place for tokens is missing."""
     vault, database = foundation.vault, foundation.database
-    if settings.public_url is None or vault is None or database is None or not isinstance(grants, VaultCredentials):
+    if not (
+        settings.public_url and settings.return_urls and vault and database and isinstance(grants, VaultCredentials)
+    ):
         return None
     return Connect(
         consents=ConsentTable(database),
