@@ -209,6 +209,7 @@ class App:
             loop_lag_ms=self._vitals.loop_lag_ms,
             not_live=self._vitals.not_live,
             not_ready=self._vitals.not_ready,
+            watches={"audit": self._foundation.audit_trouble},
         )
         webhook, heartbeat = self._settings.alert_webhook_url, self._settings.heartbeat_url
         return Alerts(webhook, heartbeat, sources, clock=self._clock, rng=self._rng)
@@ -292,27 +293,27 @@ async def serve(settings: Settings) -> int:
     REDACTOR.register(*settings.secrets)
     _limits()
     handler = setup_logs(settings.log_level, settings.log_format)
+    reports = spans = None
     try:
         clock, rng = SystemClock(), random.Random(secrets.randbits(64))
-        reports = setup_sentry(
-            settings.sentry_dsn, release=VERSION, environment=settings.paas or "development", clock=clock
-        )
+        environment = settings.paas or "development"
+        reports = setup_sentry(settings.sentry_dsn, release=VERSION, environment=environment, clock=clock)
         spans = setup_tracing(settings.otel_exporter_otlp_endpoint, release=VERSION)
         foundation = await lay_foundation(settings, clock, rng)
         try:
             return await App(settings, foundation, clock, rng, dropped_lines=lambda: handler.dropped).run()
         finally:
             await foundation.close()
-            if reports is not None:
-                await reports.close()
-            if spans is not None:
-                await spans.close()
     except BridgeError:
         raise  # one line for the operator
     except Exception as error:  # last resort: a bare traceback would show what the log filter cuts
         log.critical("the process cannot go on", exc_info=error)
         return CRASHED
     finally:
+        if reports is not None:
+            await reports.close()
+        if spans is not None:
+            await spans.close()
         handler.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -106,8 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     command("doctor", "Check configuration, stores, clock, limits and brokers, and say what to do.", _doctor)
     smoke = command("smoke", "Check a deployment from the outside, end to end.", _smoke)
     smoke.add_argument("url", metavar="URL", help="where callers reach the bridge")
-    smoke.add_argument("--key", required=True, help="an API key with scope app")
-    smoke.add_argument("--ops-key", help="one with scope ops: sessions and metrics are checked too")
+    key, ops = (
+        os.environ.get("SMOKE_KEY"),
+        os.environ.get("SMOKE_OPS_KEY"),
+    )  # command lines show in listings of processes
+    smoke.add_argument("--key", default=key, required=not key, help="an API key with scope app (or SMOKE_KEY)")
+    smoke.add_argument(
+        "--ops-key", default=ops, help="one with scope ops, to check sessions and metrics (SMOKE_OPS_KEY)"
+    )
     smoke.add_argument("--user", metavar="userId", help="start this user's session and read the record (with --broker)")
     smoke.add_argument("--broker", help="the broker of that session")
     smoke.add_argument("--account", metavar="accountId", help="the account, when there are several")

@@ -26,6 +26,7 @@ from bridge.user_data.key_material import check_user_keys, store_user_id_claim
 from core.errors import ConfigurationError
 from core.user_key import UserKeyScheme
 
+AUDIT_BACKLOG = 1000  # entries that wait before somebody is told
 COMMAND_S = 5.0  # for what a command did to be written
 FOR_RECORDS = 2  # connections that flushing and reading records have for themselves
 
@@ -44,6 +45,17 @@ class Foundation:
     deployment_id: str | None = None
     vault: Vault | None = None
     resealer: Resealer | None = None
+
+    def audit_trouble(self) -> str | None:
+        """One sentence when the audit log does not keep up, else None."""
+        if not isinstance(self.audit, AuditLog):
+            return None
+        figures = self.audit.metrics()
+        if figures["waiting"] < AUDIT_BACKLOG:
+            return None
+        return (
+            f"the audit log does not keep up: {figures['waiting']:g} entries wait, {figures['dropped']:g} were dropped"
+        )
 
     def start(self) -> None:
         """Begin what goes on beside serving."""
