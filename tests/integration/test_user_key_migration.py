@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import asyncpg
 import pytest
 
-from bridge.cache.record import make_record
 from bridge.config_values import TokenKey
 from bridge.db.database import Database, DatabaseUnavailable
 from bridge.db.users import find_user
@@ -21,7 +20,8 @@ from bridge.user_data.key_material import check_user_keys, store_user_id_claim
 from core.errors import ConfigurationError
 from core.secret import Secret
 from core.user_key import UserKeyMode, UserKeyScheme
-from tests.support.user_places import BROKER, BROKERS, Places, plain, scheme_of
+from tests.support.processes import bridge_process
+from tests.support.user_places import BROKER, BROKERS, SECRET, Places, plain, scheme_of
 from tests.support.vaults import entry, token, vault_credentials
 
 SHA256, KEYED, DUAL = UserKeyMode.SHA256, UserKeyMode.KEYED, UserKeyMode.DUAL
@@ -325,6 +325,46 @@ async def test_a_stolen_cache_names_everybody_when_keys_are_plain(places: Places
     assert named(await places.dump(caches_only=True), suspects) == set(USERS)
 
 
-def test_documents_hold_no_user() -> None:
-    """A record is made of a reading, and that knows no user."""
-    assert "user" not in str(make_record.__annotations__).lower()
+# ------------------------------------------------------------ as an operator types it
+
+
+async def run(places: Places, *words: str, mode: UserKeyMode, secret: str = SECRET) -> tuple[int, str]:
+    """Exit code and output of `python -m bridge …`."""
+    settings = places.settings()
+    key = settings.token_encryption_keys[0]
+    env = {
+        "DATABASE_URL": places.url,
+        "REDIS_URL": places.redis_url,
+        "TOKEN_ENCRYPTION_KEYS": f"{key.id}:{key.key.reveal()}",
+        "USER_KEY_MODE": mode.value,
+        "USER_KEY_SECRET": secret,
+        "PORT": "0",
+    }
+    async with bridge_process(*words, env=env) as process:
+        code = await process.ended(within_s=60)
+        return code, "\n".join([*process.stdout, *process.stderr])
+
+
+async def test_the_way_from_plain_to_keyed_on_the_command_line(places: Places) -> None:
+    await check_user_keys(places.database, scheme_of(SHA256))
+    for user in USERS[:2]:
+        await places.settle(user)
+    code, said = await run(places, "serve", mode=DUAL)
+    assert (code, said.count("\n")) == (2, 0), said
+    assert "user-keys migrate" in said
+    code, said = await run(places, "user-keys", "migrate", mode=DUAL)
+    assert code == 0, said
+    code, said = await run(places, "serve", mode=KEYED, secret="another secret of the tests, 0123456789")
+    assert (code, said.count("\n")) == (2, 0), said
+    assert "USER_KEY_SECRET: wrong key material" in said
+    code, said = await run(places, "user-keys", "finish", mode=KEYED)
+    assert code == 0, said
+    code, said = await run(places, "user", "export", ANN, mode=KEYED)
+    assert code == 0, said
+    assert f'"userKey": "{keyed(ANN)}"' in said
+    code, said = await run(places, "user", "erase", ANN, "--yes", mode=KEYED)
+    assert code == 0, said
+    code, said = await run(places, "audit", "verify", mode=KEYED)
+    assert code == 0, said
+    assert await find_user(places.database, keyed(ANN)) is None
+    assert ANN not in await places.dump()
