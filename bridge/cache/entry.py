@@ -18,6 +18,9 @@ class RecordSource(Protocol):
     def reading(self) -> Reading:
         """What the session is now. Cheap, never fails; called once per record made and when a renewal is due."""
 
+    def recall(self, document: bytes) -> None:
+        """What stood under its key before this process began to write it: another life's last record, or anything."""
+
     def fenced(self, fence: int) -> None:
         """The primary refused a write under this higher fence: somebody else owns the session. Must not block."""
 

@@ -236,6 +236,7 @@ class Flusher:
             unclaimed = [entry for entry in entries if entry.fence is None]
             if unclaimed:
                 await claim(unclaimed, self._primary.contact, [copy.contact for copy in self._copies], self._clock)
+                await self._recall(unclaimed)
             made = await self._make(entries)
             writes = [write for _, own in made for write in own]
             refusals = await self._primary.write(writes) if writes else []
@@ -259,6 +260,13 @@ class Flusher:
         self._hand_on(accepted)
         if self._primary.contact.lost_data():
             self._write_everything()
+
+    async def _recall(self, entries: list[Entry]) -> None:
+        """Show sessions what stood under their keys; after the claim, so that nobody can write there any more."""
+        held = await self._primary.read([entry.keys[0] for entry in entries])
+        for entry, stored in zip(entries, held, strict=True):
+            if stored is not None and stored.document:
+                entry.source.recall(stored.document)
 
     async def _flush_to_copies(self, entries: list[Entry]) -> None:
         """While the primary is away, what it has claimed goes to the copies alone; the rest waits, coalesced."""

@@ -10,7 +10,7 @@ from random import Random
 
 from bridge.cache.contact import CHUNK_DEADLINE_S, PROBE_DEADLINE_S, Contact
 from bridge.cache.entry import FlushObserver
-from bridge.cache.store import Refusal, Store, StoreUnavailable, Write
+from bridge.cache.store import Refusal, Store, Stored, StoreUnavailable, Write
 from bridge.runtime.clock import Clock
 from bridge.telemetry.tracing import TRACER
 
@@ -39,6 +39,11 @@ class Primary:
         if self._observer is not None:
             self._observer.flushed(self.contact.store.name, len(writes), now - began)
         return refusals
+
+    async def read(self, keys: list[str]) -> list[Stored | None]:
+        """Read records. Raises as `write`."""
+        async with asyncio.timeout(CHUNK_DEADLINE_S):
+            return await self.contact.store.read(keys)
 
     def failed(self, error: Exception) -> None:
         """The store could not be used: leave it alone until `probe_at`."""

@@ -7,6 +7,7 @@ later than the freshness horizon allows. One valuation per record.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from enum import StrEnum
@@ -44,7 +45,10 @@ class RecordStatus(StrEnum):
 
 @dataclass(slots=True)
 class Reading:
-    """What a session is at this moment. `as_of_ms`: last inbound byte while authorised, Unix ms; kept after a loss."""
+    """What a session is at this moment. `as_of_ms`: last inbound byte while authorised, Unix ms; kept after a loss.
+
+    `earlier`: the figures of an earlier life, shown until there is a mirror (see `earlier_figures`).
+    """
 
     broker: str
     environment: str
@@ -53,6 +57,7 @@ class Reading:
     reason: Reason | None
     mirror: AccountMirror | None
     as_of_ms: int | None
+    earlier: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Record:
 def stale_after_ms(reading: Reading) -> int | None:
     """When this reading stops being fresh (Unix ms); None when the broker was never heard."""
     if reading.as_of_ms is None:
-        return None
+        return None if reading.mirror is not None or reading.earlier is None else reading.earlier["staleAfter"]
     at_risk = reading.mirror is not None and reading.mirror.at_risk
     return reading.as_of_ms + (HORIZON_AT_RISK_MS if at_risk else HORIZON_EMPTY_MS)
 
@@ -83,6 +88,7 @@ def make_record(reading: Reading, *, fence: int, version: int, now_ms: int) -> R
     Positions, orders and the totals are null as long as no snapshot was ever read.
     """
     stale_after = stale_after_ms(reading)
+    mirror, earlier = reading.mirror, reading.earlier or _NO_EARLIER
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "broker": reading.broker,
@@ -91,10 +97,10 @@ def make_record(reading: Reading, *, fence: int, version: int, now_ms: int) -> R
         **_account(reading),
         "fence": fence,
         "version": version,
-        "asOf": reading.as_of_ms,
-        "confirmedAt": None if reading.mirror is None else reading.mirror.confirmed_at_ms,
+        "asOf": earlier["asOf"] if mirror is None and reading.as_of_ms is None else reading.as_of_ms,
+        "confirmedAt": earlier["confirmedAt"] if mirror is None else mirror.confirmed_at_ms,
         "staleAfter": stale_after,
-        "lastUpdate": None if reading.mirror is None else reading.mirror.content_at_ms,
+        "lastUpdate": earlier["lastUpdate"] if mirror is None else mirror.content_at_ms,
         "_cache": True,
         "_cacheTimestamp": now_ms,
     }
@@ -107,18 +113,9 @@ def _account(reading: Reading) -> dict[str, Any]:
     status = reading.status.value
     reason = reading.reason and {"code": reading.reason.code.value, "message": reading.reason.message}
     if mirror is None:
-        return {
-            "login": None,
-            "brokerTitle": None,
-            "canTrade": None,
-            "status": status,
-            "reason": reason,
-            "currency": None,
-            "moneyDigits": None,
-            "leverage": None,
-            "balance": None,
-            **_NOTHING_READ,
-        }
+        earlier = reading.earlier or _NO_EARLIER
+        said = {"status": status, "reason": reason}
+        return {name: said[name] if name in said else earlier[name] for name in _ACCOUNT}
     fields: dict[str, Any] = {
         "login": mirror.login,
         "brokerTitle": mirror.broker_title,
@@ -151,6 +148,34 @@ def _account(reading: Reading) -> dict[str, Any]:
 _NOTHING_READ: dict[str, Any] = dict.fromkeys(
     ("equity", "unrealizedPnl", "usedMargin", "freeMargin", "marginLevel", "positions", "orders")
 )
+_ACCOUNT = (
+    *("login", "brokerTitle", "canTrade", "status", "reason", "currency", "moneyDigits", "leverage", "balance"),
+    *_NOTHING_READ,
+)
+_TIMES = ("asOf", "confirmedAt", "staleAfter", "lastUpdate")
+_NO_EARLIER: Mapping[str, Any] = dict.fromkeys((*_ACCOUNT, *_TIMES))
+
+
+def earlier_figures(
+    document: bytes, *, broker: str, environment: str, account_id: str | None
+) -> Mapping[str, Any] | None:
+    """The figures and their times in a stored record of this very account, None when it is none.
+
+    A process that takes a session over has read nothing yet; what was last known stays visible, and stays stale.
+    """
+    try:
+        found = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(found, dict) or account_id is None or found.get("schema") != SCHEMA:
+        return None
+    if [found.get(name) for name in ("broker", "environment", "accountId")] != [broker, environment, account_id]:
+        return None
+    if not all(isinstance(found.get(name), list | None) for name in ("positions", "orders")):
+        return None
+    if not all(isinstance(found.get(name), int | None) for name in _TIMES):
+        return None
+    return {name: found.get(name) for name in _NO_EARLIER}
 
 
 def _position(position: Position, value: PositionValue, instrument: Instrument | None) -> dict[str, Any]:

@@ -7,12 +7,13 @@ it. It has no task of its own while live, and stays below 2 KiB, because there a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from bridge.brokers.base import AccountSession, BrokerFault, Credential, Environment, Reason, Stage
 from bridge.cache.entry import Entry, RecordSource
-from bridge.cache.record import Reading, RecordStatus
+from bridge.cache.record import Reading, RecordStatus, earlier_figures
 from bridge.runtime.clock import Clock
 from bridge.sessions.admission import Lane
 from bridge.sessions.backoff import STEADY_S
@@ -72,6 +73,7 @@ class Session:
     """
 
     __slots__ = (
+        "_earlier",
         "_mirror",
         "account",
         "account_id",
@@ -155,6 +157,7 @@ class Session:
         self.live_before_s = 0.0
         self.was_live = False
         self._mirror: AccountMirror | None = None
+        self._earlier: Mapping[str, Any] | None = None  # figures of another life, until there is a mirror
 
     # ------------------------------------------------------------ what it is
 
@@ -227,15 +230,26 @@ class Session:
     def reading(self) -> Reading:
         """What goes into the record now."""
         self._note_contact()
+        mirror = self.mirror
+        if mirror is not None and self._earlier is not None:
+            self._earlier = None
         return Reading(
             broker=self.broker,
             environment=self.environment.value,
             account_id=self.account_id,
             status=STATUS_OF[self.state] or RecordStatus.STALE,
             reason=self.reason,
-            mirror=self.mirror,
+            mirror=mirror,
             as_of_ms=self.as_of_ms,
+            earlier=self._earlier,
         )
+
+    def recall(self, document: bytes) -> None:
+        """From the flusher: what stood in the store. Of no interest once the account has been read."""
+        if self.mirror is None:
+            self._earlier = earlier_figures(
+                document, broker=self.broker, environment=self.environment.value, account_id=self.account_id
+            )
 
     def fenced(self, fence: int) -> None:
         """The primary refused a write; a refusal of an entry that was replaced since means nothing."""

@@ -67,6 +67,9 @@ class Source:
     def reading(self) -> Reading:
         return Reading("ctrader", "demo", self.mirror.account_id, RecordStatus.LIVE, None, self.mirror, _CLOCK.now_ms())
 
+    def recall(self, document: bytes) -> None:
+        pass
+
     def fenced(self, fence: int) -> None:
         raise AssertionError(f"nobody else writes here, yet fenced by {fence}")
 

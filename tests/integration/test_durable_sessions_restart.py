@@ -96,6 +96,7 @@ async def records_are_true(world: World, wanted: list[str]) -> None:
         records = dict(zip(world.users, world.records(), strict=True))
         found = {user: differences(records[user], truths[user]) for user in wanted}
         found |= {user: [records[user]["status"]] for user in STOPPED if records[user]["status"] != "stopped"}
+        found |= {user: ["no figures any more"] for user in STOPPED if records[user]["balance"] is None}
         return {user: what for user, what in found.items() if what}
 
     try:

@@ -98,10 +98,14 @@ class Source:
     reason: Reason | None = None
     fenced_by: list[int] = field(default_factory=list)
     readings: int = 0
+    recalled: list[bytes] = field(default_factory=list)
 
     def reading(self) -> Reading:
         self.readings += 1
         return Reading("ctrader", "demo", "1", self.status, self.reason, self.mirror, self.as_of_ms)
+
+    def recall(self, document: bytes) -> None:
+        self.recalled.append(document)
 
     def fenced(self, fence: int) -> None:
         self.fenced_by.append(fence)

@@ -1,6 +1,7 @@
 """The flusher in virtual time, against stores that are slow, away, forgetful or owned by somebody else."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from decimal import Decimal
@@ -465,6 +466,20 @@ async def test_a_session_is_fenced_once_when_the_primary_holds_a_higher_fence(
     assert store.document(entries[0].keys[0])["balance"] == 4
     assert entries[1].fenced
     assert flusher.metrics()["fenced"] == 1
+
+
+async def test_who_takes_a_record_over_is_shown_what_stood_there(
+    make_flusher: MakeFlusher, flusher: Flusher, store: FakeStore
+) -> None:
+    [entry], [first] = register(flusher, 1)
+    await asyncio.sleep(1)
+    left = store.document(entry.keys[0])
+    successor = make_flusher(store)
+    await successor.start()
+    _, [second, third] = register(successor, 2)
+    await asyncio.sleep(1)
+    assert (first.recalled, third.recalled) == ([], [])
+    assert [json.loads(document) for document in second.recalled] == [left]
 
 
 async def test_an_outage_gives_no_fence_back_to_an_owner_that_lost_it(flusher: Flusher, store: FakeStore) -> None:

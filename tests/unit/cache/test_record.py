@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.cache.record import Reading, RecordStatus, is_fresh, make_record, stale_after_ms
+from bridge.cache.record import Reading, RecordStatus, earlier_figures, is_fresh, make_record, stale_after_ms
 from core.account import AccountMirror, Quote
 from core.instruments import Catalogue, Hop, Instrument
 from core.money import MAX_MINOR_UNITS, from_minor
@@ -207,3 +207,55 @@ def test_every_record_is_strict_json_with_the_same_fields_whatever_the_account_h
             held.entry_price,
             held.stop_loss,
         )
+
+
+# ---------------------------------------------------------------- an earlier life
+
+
+def taken_over(document: bytes, **changes: Any) -> Any:
+    """What a process writes that has read nothing yet and found `document` in the store."""
+    names = {"broker": "ctrader", "environment": "demo", "account_id": "1", **changes}
+    earlier = earlier_figures(document, **names)
+    reading = Reading("ctrader", "demo", names["account_id"], RecordStatus.STARTING, None, None, None, earlier)
+    return strict(make_record(reading, fence=8, version=1, now_ms=NOW_MS + 5_000).document)
+
+
+def test_the_last_figures_stay_visible_and_stay_stale_until_the_account_was_read_again() -> None:
+    before = make_record(Source(account()).reading(), fence=7, version=9, now_ms=NOW_MS).document
+    now = taken_over(before)
+    same = {"status": "starting", "fence": 8, "version": 1, "_cacheTimestamp": NOW_MS + 5_000}
+    assert now == strict(before) | same
+    assert order_of_fields(now) == order_of_fields(strict(before))
+    assert not is_fresh(now["status"], now["staleAfter"], NOW_MS)
+
+
+@pytest.mark.parametrize(
+    "change", [{"account_id": "2"}, {"environment": "live"}, {"broker": "other"}, {"account_id": None}]
+)
+def test_figures_of_another_account_are_never_shown(change: dict[str, Any]) -> None:
+    before = make_record(Source(account()).reading(), fence=7, version=9, now_ms=NOW_MS).document
+    assert earlier_figures(before, **{"broker": "ctrader", "environment": "demo", "account_id": "1", **change}) is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b"", b"{", b"[]", b"null", b'{"schema": 2}', b'{"schema": 1, "broker": "ctrader", "environment": "demo"}']
+    + [
+        b'{"schema": 1, "broker": "ctrader", "environment": "demo", "accountId": "1", %b}' % wrong
+        for wrong in (b'"positions": {}', b'"orders": "x"', b'"staleAfter": "soon"', b'"asOf": 1.5')
+    ],
+)
+def test_whatever_else_stands_in_the_store_is_ignored(document: bytes) -> None:
+    now = taken_over(document)
+    assert now["balance"] is now["positions"] is now["staleAfter"] is now["asOf"] is None
+
+
+def test_figures_of_an_earlier_life_end_with_the_first_reading() -> None:
+    earlier = earlier_figures(
+        make_record(Source(account("5.00")).reading(), fence=7, version=9, now_ms=NOW_MS).document,
+        broker="ctrader",
+        environment="demo",
+        account_id="1",
+    )
+    reading = Reading("ctrader", "demo", "1", RecordStatus.LIVE, None, account("6.00"), NOW_MS, earlier)
+    assert strict(make_record(reading, fence=8, version=2, now_ms=NOW_MS).document)["balance"] == 6
