@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from bridge.audit.chain import Sealer
 from bridge.audit.log import AuditLog, LoggedAudit
+from bridge.audit.table import check_sealer
 from bridge.config import Settings
 from bridge.credentials.rotation import Resealer, check_keys
 from bridge.credentials.vault import Vault
@@ -100,6 +101,7 @@ async def operators_audit(settings: Settings) -> AsyncIterator[Audit]:
     database = Database(settings.database_url, size=1, name="pulse-bridge command")
     await database.open()
     sealer, rng = Sealer(settings.token_encryption_keys), random.Random(secrets.randbits(64))
+    await check_sealer(database, sealer)
     audit = AuditLog(database, clock=SystemClock(), rng=rng, sealer=sealer)
     audit.start()
     try:
@@ -114,11 +116,12 @@ async def _look(settings: Settings, database: Database, clock: Clock, rng: rando
     await check_user_keys(database, UserKeyScheme(settings.user_key_mode, settings.user_key_secret))
     await store_user_id_claim(database, settings.user_id_claim)
     vault = Vault(settings.token_encryption_keys) if settings.token_encryption_keys else None
-    if vault is not None:
-        await check_keys(database, vault)
+    await check_keys(database, vault)
+    sealer = Sealer(settings.token_encryption_keys)
+    await check_sealer(database, sealer)
     assert settings.database_url is not None  # noqa: S101  the caller has one
     return Foundation(
-        audit=AuditLog(database, clock=clock, rng=rng, sealer=Sealer(settings.token_encryption_keys)),
+        audit=AuditLog(database, clock=clock, rng=rng, sealer=sealer),
         database=database,
         records=Database(settings.database_url, size=FOR_RECORDS, name="pulse-bridge records"),
         deployment_id=await database.fetch_value("select value from public.bridge_facts where name = 'database_id'"),

@@ -40,15 +40,15 @@ from unnest($1::uuid[], $2::bytea[], $3::bytea[]) as t (id, old, new)
 where g.id = t.id and g.sealed = t.old returning g.id"""
 
 
-async def check_keys(database: Database, vault: Vault) -> None:
+async def check_keys(database: Database, vault: Vault | None) -> None:
     """Refuse to start when stored grants need a key that is not configured, or was replaced under its id.
 
-    Raises ConfigurationError naming the id, and what the database raises.
+    `vault` None: no key is configured at all. Raises ConfigurationError naming the id, and what the database raises.
     """
     opened: dict[str, bool] = {}
     for row in await database.fetch(_SAMPLES):
         key_id = row["key_id"]
-        if key_id not in vault.key_ids:
+        if vault is None or key_id not in vault.key_ids:
             raise ConfigurationError(
                 f"TOKEN_ENCRYPTION_KEYS: stored credentials are sealed by key {key_id!r}, which is not listed"
             )
