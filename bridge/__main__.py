@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from bridge.cli import main
+from bridge.runtime.private_memory import keep_memory_private
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -36,4 +37,5 @@ def keep_standard_streams() -> None:
 
 if __name__ == "__main__":
     keep_standard_streams()
+    keep_memory_private()  # every command may read secrets
     sys.exit(main(sys.argv[1:], loop_factory=loop_factory()))

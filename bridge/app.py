@@ -42,6 +42,7 @@ from bridge.credentials.guarded import GuardedCredentials
 from bridge.credentials.vault_source import VaultCredentials
 from bridge.foundation import Foundation, lay_foundation
 from bridge.runtime.clock import Clock, SystemClock
+from bridge.runtime.private_memory import keep_memory_private
 from bridge.runtime.shutdown import Shutdown
 from bridge.runtime.tasks import Tasks
 from bridge.sessions.durable import DurableSessions
@@ -290,7 +291,8 @@ class App:
 
 async def serve(settings: Settings) -> int:
     """Run one bridge process until a signal; returns the exit code."""
-    REDACTOR.register(*settings.secrets)
+    REDACTOR.register_lasting(*settings.secrets)
+    keep_memory_private()
     _limits()
     handler = setup_logs(settings.log_level, settings.log_format)
     reports = spans = None
@@ -318,8 +320,7 @@ async def serve(settings: Settings) -> int:
 
 
 def _limits() -> None:
-    """No core dumps, which would hold secrets; as many sockets as the system allows."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """As many sockets as the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
     try:

@@ -6,11 +6,12 @@ it may be a secret. Invariant: a `Settings` that exists is consistent, the calle
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -321,11 +322,11 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """Every secret in the settings, for redaction; of a URL also the password in it."""
+        """Every secret in the settings, for redaction; of the keys that seal also their bytes."""
         values = [getattr(self, name) for name in type(self).model_fields]
-        found = [value for value in values if isinstance(value, Secret)]
-        found += [entry.key for entry in self.token_encryption_keys]
-        return (*found, *(Secret(word) for value in found for word in _passwords(value.reveal())))
+        keys = [entry.key for entry in self.token_encryption_keys]
+        raw = [Secret(base64.b64decode(key.reveal()).decode("latin-1")) for key in keys]
+        return (*(value for value in values if isinstance(value, Secret)), *keys, *raw)
 
 
 def on_platform(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -367,15 +368,6 @@ def _check_lines(env_file: str | Path | None) -> None:
     if wrong is not None:
         blank = wrong.string[: -len(wrong.string.lstrip())].count("\n")  # lines that it begins with
         raise ConfigurationError(f"{env_file}: line {wrong.line + blank} is not NAME=value")
-
-
-def _passwords(text: str) -> set[str]:
-    """The password of a URL, as it stands there and decoded; nothing when the text is no URL with one."""
-    try:
-        password = urlsplit(text).password
-    except ValueError:
-        return set()
-    return {password, unquote(password)} if password else set()
 
 
 def _line(error: Any) -> str:

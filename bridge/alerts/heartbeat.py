@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -40,7 +39,7 @@ class Heartbeat:
         self._beat = beat or Beat()
         self._failing = False
         self.fetches = self.failures = 0
-        REDACTOR.register(url, Secret(urlsplit(url.reveal()).path.strip("/")))
+        REDACTOR.register_lasting(url)
 
     async def run(self) -> None:
         """Beat until cancelled."""

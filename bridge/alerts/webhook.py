@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
-from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -63,7 +62,7 @@ class Webhook:
         self._wake = asyncio.Event()
         self._failing = 0  # attempts in a row
         self.posts = self.failures = self.dropped = 0
-        REDACTOR.register(url, Secret(urlsplit(url.reveal()).path.strip("/")))
+        REDACTOR.register_lasting(url)
 
     @property
     def waiting(self) -> int:

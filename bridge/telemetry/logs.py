@@ -1,7 +1,8 @@
 """Logging: one event is one line, no secret in it, and the event loop never waits for it (faults.md P15, S05, S10).
 
 The line is made where the event happens and handed to a thread through a bounded queue; when nobody reads our output
-the queue fills and lines are dropped and counted. Third-party loggers that print frames or URLs stay at WARNING.
+the queue fills and lines are dropped and counted. Loggers that are not ours stay at WARNING, all of them: libraries
+print frames, headers and URLs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bridge.telemetry.redaction import REDACTOR, Redactor
 
 LINES_KEPT = 10_000
 CLOSE_WITHIN_S = 0.3
-QUIET = ("websockets", "aiohttp", "aiohttp.access", "httpx", "httpcore", "redis", "asyncio")
+OURS = ("bridge", "core")
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 _BREAKS = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}  # what JSON itself leaves as it is
 _ESCAPES = {code: f"\\x{code:02x}" for code in range(32)} | _BREAKS
@@ -130,8 +131,8 @@ def setup_logs(
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in OURS:
+        logging.getLogger(name).setLevel(level)
+    root.setLevel(max(logging.WARNING, logging.getLogger(OURS[0]).level))
     logging.captureWarnings(True)
     return handler

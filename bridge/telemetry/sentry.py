@@ -79,7 +79,7 @@ def setup_sentry(
         from sentry_sdk.integrations.logging import LoggingIntegration
     except ImportError as error:
         raise ConfigurationError("SENTRY_DSN: needs the extra sentry: pip install 'pulse-bridge[sentry]'") from error
-    redactor.register(dsn)
+    redactor.register_lasting(dsn)
     for name in ("sentry_sdk", "urllib3"):  # they print addresses, and their errors must not be reported to themselves
         logging.getLogger(name).setLevel(logging.CRITICAL)
     reports = SentryReports(clock, redactor)
