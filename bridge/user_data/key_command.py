@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from bridge.cache.store import Store
 from bridge.config import Settings
 from bridge.credentials.vault import Vault
+from bridge.db.database import Database
+from bridge.db.locks import Locks
+from bridge.runtime.clock import SystemClock
 from bridge.user_data.key_material import check_user_keys
 from bridge.user_data.key_migration import finish_keys, migrate_keys
 from bridge.user_data.places import needed, opened_places
 from core.user_key import UserKeyMode
 
+LONGEST_S = 3600.0  # of one run; then another may take over, each user moves in one step anyway
+
 
 async def run_migrate_keys(settings: Settings, stores: Sequence[Store], brokers: Sequence[str]) -> int:
     """Move every user from the plain key to the keyed one. With the bridge stopped; may be repeated.
 
-    Raises ConfigurationError, SealBroken, UnknownKey, Unavailable.
+    Raises ConfigurationError, SealBroken, UnknownKey, Unavailable, LockBusy when somebody else is at it.
     """
-    async with opened_places(settings, stores, brokers) as places:
+    async with opened_places(settings, stores, brokers) as places, _alone(settings):
         vault = Vault(settings.token_encryption_keys) if settings.token_encryption_keys else None
         moved = await migrate_keys(places, vault)
     _say(f"users moved: {moved.users} (of {moved.of})")
@@ -35,12 +41,27 @@ async def run_migrate_keys(settings: Settings, stores: Sequence[Store], brokers:
 
 
 async def run_finish_keys(settings: Settings, stores: Sequence[Store], brokers: Sequence[str]) -> int:
-    """Remove the copies under plain keys from every store. Raises ConfigurationError, Unavailable."""
-    async with opened_places(settings, stores, brokers) as places:
+    """Remove the copies under plain keys from every store. Raises ConfigurationError, Unavailable, LockBusy."""
+    async with opened_places(settings, stores, brokers) as places, _alone(settings):
         await check_user_keys(needed(places.database), places.scheme)
         done = await finish_keys(places)
     _say(f"records removed under plain keys: {done.records} (of {done.of} users, in {len(stores)} stores)")
     return 0
+
+
+@asynccontextmanager
+async def _alone(settings: Settings) -> AsyncIterator[None]:
+    """One command at a time moves user keys, wherever it was started."""
+    if settings.database_url is None:
+        yield
+        return
+    database = Database(settings.database_url, size=1, name="pulse-bridge user-keys")
+    await database.open()
+    try:
+        async with Locks(database, SystemClock()).with_lock("user keys", timeout_s=1.0, hold_s=LONGEST_S):
+            yield
+    finally:
+        await database.close()
 
 
 def _say(text: str) -> None:

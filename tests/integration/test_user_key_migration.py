@@ -12,7 +12,9 @@ import pytest
 
 from bridge.config_values import TokenKey
 from bridge.db.database import Database, DatabaseUnavailable
+from bridge.db.locks import LockBusy, Locks
 from bridge.db.users import find_user
+from bridge.runtime.clock import SystemClock
 from bridge.sessions.durable import DurableSessions
 from bridge.user_data import key_migration
 from bridge.user_data.key_command import run_finish_keys, run_migrate_keys
@@ -368,3 +370,13 @@ async def test_the_way_from_plain_to_keyed_on_the_command_line(places: Places) -
     assert code == 0, said
     assert await find_user(places.database, keyed(ANN)) is None
     assert ANN not in await places.dump()
+
+
+async def test_one_command_at_a_time_moves_user_keys(places: Places, database_url: str) -> None:
+    other = Database(Secret(database_url))
+    await other.open()
+    async with Locks(other, SystemClock()).with_lock("user keys"):
+        with pytest.raises(LockBusy):
+            await migrate(places)
+    assert await migrate(places) == 0
+    await other.close()
