@@ -17,12 +17,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.api.user_tokens import SharedSecret
 from bridge.db.migrate import migrate
 from bridge.embedded.postgres import PostgresServer
+from bridge.runtime.clock import ManualClock
 from core.errors import InvalidInput
+from core.secret import Secret
 from core.user_key import UserKeyScheme, normalise_user_id
+from tests.support import issuer
 from tests.support.catalogue import rights
 from tests.support.databases import make_database, opened
+from tests.support.issuer import HS_SECRET, sign, verifier
 from tests.support.sample_rows import OTHER_ROWS, USER_ROWS, rows_of
 
 LIKE_SUPABASE = """
@@ -373,6 +378,70 @@ def keys_of(postgres: PostgresServer) -> Iterator[Any]:
 
         yield lambda stored, claim: runner.run(ask(stored, claim))
         runner.run(connection.close())
+
+
+@pytest.mark.parametrize("claim", ["sub", "email"])
+@pytest.mark.parametrize(
+    ("said", "person"),
+    [
+        ({}, True),
+        ({"user_metadata": None}, True),
+        ({"user_metadata": "email_verified"}, True),
+        ({"email_verified": True}, True),
+        ({"email_verified": False}, "sub"),
+        ({"email_verified": None}, "sub"),
+        ({"email_verified": "true"}, "sub"),
+        ({"user_metadata": {"email_verified": False}}, "sub"),
+        ({"is_anonymous": True}, False),
+        ({"is_anonymous": "false"}, False),
+        ({"role": "service_role"}, False),
+        ({"role": None}, False),
+    ],
+    ids=json.dumps,
+)
+async def test_who_is_nobody_to_the_bridge_is_nobody_to_the_database(
+    world: World, said: dict[str, Any], person: bool | str, claim: str
+) -> None:
+    told = {"sub": ANN, "email": ANN, "role": "authenticated", **said}
+    expected = person is True or person == claim
+    clock = ManualClock()
+    users = verifier(SharedSecret(Secret(HS_SECRET)), clock, claim)
+    token = sign({**issuer.claims(clock), "user_metadata": {}, **told}, HS_SECRET, "HS256")
+    assert (await users.user_id(token) is not None) is expected
+    await world.ask_owner("update public.bridge_facts set value = $1 where name = 'user_id_claim'", claim)
+    try:
+        async with world.role("authenticated", told) as connection:
+            assert (await connection.fetchval("select public.bridge_my_user_key()") is not None) is expected
+            assert (await connection.fetchval("select public.my_account('ctrader')") is not None) is expected
+            assert len(await rows_seen(connection, "account_cache", ["user_key"])) == int(expected)
+    finally:
+        await world.ask_owner("update public.bridge_facts set value = 'sub' where name = 'user_id_claim'")
+
+
+@pytest.mark.parametrize("table", ["account_cache", "bridge_sessions"])
+async def test_the_planner_tells_a_user_nothing_of_somebody_elses_rows(postgres: PostgresServer, table: str) -> None:
+    """PostgREST answers its estimate to whoever asks with `Prefer: count=planned`."""
+    world = await make_world(postgres, "")
+    busy, account = KEYS.keys("busy").canonical, "'ctrader_account_%s_' || n, 1, 1"
+    columns = "key, fence, version"
+    if table == "bridge_sessions":
+        columns, account = "user_key, broker, account_id, environment, wanted", "'%s', 'ctrader', n::text, 'demo', true"
+    await world.ask_owner("insert into public.bridge_users (user_key, user_id) values ($1, 'busy')", busy)
+    await world.ask_owner(
+        f"insert into public.{table} ({columns}) select {account % busy} from generate_series(1, 500) n"
+    )
+    await world.ask_owner(
+        f"insert into public.{table} ({columns}) select {account % A} from generate_series(1001, 1100) n"
+    )
+    await world.ask_owner(f"analyze public.{table}")
+    async with world.role("authenticated", {"sub": ANN}) as connection:
+        expected = set()
+        for key in (busy, B, KEYS.keys("absent").canonical):
+            plan = await connection.fetchval(
+                f"explain (format json) select user_key from public.{table} where user_key = '{key}'"
+            )
+            expected.add(json.loads(plan)[0]["Plan"]["Plan Rows"])
+    assert len(expected) == 1, "the number of rows that is expected differs by user"
 
 
 SPACES = st.text(st.sampled_from(" \t\n\r\u00a0\u2003\u3000\u1680\u0085\x1c"), max_size=3)

@@ -52,22 +52,31 @@ alter table public.bridge_users enable row level security;
 revoke all on public.bridge_users from public, anon, authenticated;
 grant all on public.bridge_users to service_role;
 
--- The user key of the signed-in caller, null for anybody else. The user id is the claim that the bridge was told to use,
--- brought into the form in which ids are stored: NFC, without white space around it (of any kind that Unicode knows).
+-- The user key of the signed-in caller, null for anybody else: who the bridge would not take for a person (see
+-- bridge/api/user_tokens.py) is nobody here too, above all who has not confirmed the e-mail address that is the user id.
+-- The user id is the claim that the bridge was told to use, brought into the form in which ids are stored: NFC, without
+-- white space around it (of any kind that Unicode knows).
 create function public.bridge_my_user_key() returns text
 language sql stable security definer set search_path = ''
 as $$
   select u.user_key
-  from public.bridge_users u
-  where u.user_id = btrim(
-    normalize(
-      nullif(current_setting('request.jwt.claims', true), '')::json
-        ->> (select f.value from public.bridge_facts f where f.name = 'user_id_claim'),
-      nfc
-    ),
+  from (
+    select nullif(current_setting('request.jwt.claims', true), '')::json as claims, f.value as claim
+    from public.bridge_facts f where f.name = 'user_id_claim'
+  ) t
+  join public.bridge_users u on u.user_id = btrim(
+    normalize(t.claims ->> t.claim, nfc),
     U&'\0009\000A\000B\000C\000D\001C\001D\001E\001F\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008'
       '\2009\200A\2028\2029\202F\205F\3000'
   )
+  where json_typeof(t.claims -> t.claim) = 'string'
+    and coalesce((t.claims -> 'role')::text, '"authenticated"') = '"authenticated"'
+    and coalesce((t.claims -> 'is_anonymous')::text, 'false') = 'false'
+    and (
+      t.claim <> 'email'
+      or coalesce((t.claims -> 'email_verified')::text, 'true') = 'true'
+      and coalesce((t.claims -> 'user_metadata' -> 'email_verified')::text, 'true') = 'true'
+    )
 $$;
 revoke all on function public.bridge_my_user_key() from public, anon;
 grant execute on function public.bridge_my_user_key() to authenticated, service_role;

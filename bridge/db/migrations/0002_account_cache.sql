@@ -11,6 +11,8 @@ create table public.account_cache (
   document json,
   updated_at timestamptz not null default clock_timestamp()
 ) with (fillfactor = 50);
+-- no statistics: what the planner expects of somebody else's key (PostgREST: count=planned) would tell how many they have
+alter table public.account_cache alter column user_key set statistics 0;
 create index account_cache_user on public.account_cache (user_key);
 alter table public.account_cache enable row level security;
 revoke all on public.account_cache from public, anon, authenticated;

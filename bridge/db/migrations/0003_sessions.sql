@@ -22,6 +22,7 @@ create table public.bridge_sessions (
   check (wanted = (reason is null)),
   check (wanted = (stopped_at is null))
 ) with (fillfactor = 70);
+alter table public.bridge_sessions alter column user_key set statistics 0; -- see account_cache
 alter table public.bridge_sessions enable row level security;
 revoke all on public.bridge_sessions from public, anon, authenticated;
 grant all on public.bridge_sessions to service_role;
