@@ -149,7 +149,8 @@ class Credential:
 
     `grant_id` names the consent (stable over refreshes); `secrets` by the broker's own names, e.g. "accessToken".
     `account_id` is the account the user chose when connecting, `None` when not said. `expires_at_ms`: when the access
-    token ends (Unix ms), None when unknown. `accounts`: what the broker said the grant covers, () when not asked yet.
+    token ends (Unix ms), None when unknown. `accounts`: what the broker said the grant covers, () when not asked yet;
+    an adapter need not ask again for an account among them.
     """
 
     grant_id: str
@@ -256,6 +257,9 @@ class Broker(Protocol):
 
     async def accounts(self, credential: Credential) -> list[BrokerAccount]:
         """The accounts this credential covers, all environments. Raises BrokerFault."""
+
+    def known_accounts(self, credential: Credential) -> tuple[BrokerAccount, ...]:
+        """What the broker was heard to say that these very secrets cover; () when this process never asked. No I/O."""
 
     async def refresh(self, credential: Credential) -> IssuedTokens:
         """Exchange the refresh token. Raises BrokerFault.

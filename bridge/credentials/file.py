@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bridge.brokers.base import BrokerFault, Credential, FaultKind, Reason, ReasonCode
+from bridge.brokers.base import BrokerAccount, BrokerFault, Credential, FaultKind, Reason, ReasonCode
 from bridge.credentials.disk import FileRead, check_writable, read_if_changed, replace_file
 from bridge.credentials.grants import Refresher, none_stored
 from bridge.credentials.parsing import Entries, parse, replace_secrets
@@ -98,6 +98,11 @@ class CredentialsFile:
         if renewed.secrets == stale.secrets:
             raise Unavailable("the renewed credentials did not reach the credentials file")
         return renewed
+
+    async def keep_accounts(
+        self, user_id: str, broker: str, credential: Credential, accounts: Sequence[BrokerAccount]
+    ) -> None:
+        """The file holds what a person has written into it, and no such list."""
 
     async def close(self) -> None:
         """Give refreshes under way a moment to be written, then end them."""

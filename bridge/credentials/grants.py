@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from bridge.brokers.base import BrokerFault, Credential, FaultKind, IssuedTokens, Reason, ReasonCode
+from bridge.brokers.base import BrokerAccount, BrokerFault, Credential, FaultKind, IssuedTokens, Reason, ReasonCode
 
 Refresher = Callable[[Credential], Awaitable[IssuedTokens]]
 
@@ -27,6 +27,14 @@ class CredentialSource(Protocol):
         is committed before this returns. Raises BrokerFault from the refresher, or FATAL_USER `token_expired` when
         refreshing is impossible here (no refresh token, source not writable), `token_revoked` when the pair was refused
         for good or may have been spent as often as it is tried.
+        """
+
+    async def keep_accounts(
+        self, user_id: str, broker: str, credential: Credential, accounts: Sequence[BrokerAccount]
+    ) -> None:
+        """Keep what the broker said these secrets cover, so that `Credential.accounts` tells it from now on.
+
+        Nothing happens where other secrets are stored by now, or where this source has no place for it.
         """
 
 

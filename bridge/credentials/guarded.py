@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bridge.brokers.base import Credential
+from collections.abc import Sequence
+
+from bridge.brokers.base import BrokerAccount, Credential
 from bridge.credentials.grants import ClosableSource, Refresher
 from bridge.telemetry.redaction import REDACTOR
 from core.errors import Unavailable
@@ -28,6 +30,12 @@ class GuardedCredentials:
         credential = await self._source.refresh(user_id, broker, stale, refresher)
         REDACTOR.register(*credential.secrets.values())
         return credential
+
+    async def keep_accounts(
+        self, user_id: str, broker: str, credential: Credential, accounts: Sequence[BrokerAccount]
+    ) -> None:
+        if self._source is not None:
+            await self._source.keep_accounts(user_id, broker, credential, accounts)
 
     async def close(self) -> None:
         if self._source is not None:

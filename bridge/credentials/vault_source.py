@@ -152,6 +152,16 @@ class VaultCredentials:
             if held.row.source is Source.CONSENT:
                 await held.choose(*settled(held.row.environment, held.row.account_id, accounts))
 
+    async def keep_accounts(
+        self, user_id: str, broker: str, credential: Credential, accounts: Sequence[BrokerAccount]
+    ) -> None:
+        """See `CredentialSource.keep_accounts`: what a login has learnt besides. The user's choice stays as it is."""
+        async with self._table.held_if_any(self._user_keys.keys(user_id).canonical, broker) as held:
+            if held is None or held.row.sealed is None or held.row.id != credential.grant_id:
+                return
+            if self._credential(held.row).secrets == credential.secrets:
+                await held.cover(accounts)
+
     async def accounts_as_of(self, user_id: str, broker: str) -> int | None:
         """When the broker said what `Credential.accounts` holds (Unix ms), None when it never did."""
         grant = await self._table.find(self._user_keys.keys(user_id).canonical, broker)

@@ -54,14 +54,17 @@ class Admission(Generic[M]):
             queue.heap = [(ticket, one) for one, ticket in queue.tickets.items()]
             heapq.heapify(queue.heap)
 
-    def admit(self, lane: Lane, slots: int) -> list[M]:
+    def admit(self, lane: Lane, slots: int, *, at_risk_only: bool = False) -> list[M]:
         """Give free slots to those who go first, and return them. Each holds its slot until `finished`."""
         queue = self._lanes.get(lane)
         if queue is None:
             return []
         admitted: list[M] = []
         while queue.heap and len(queue.running) < slots:
-            ticket, member = heapq.heappop(queue.heap)
+            ticket, member = queue.heap[0]
+            if at_risk_only and ticket[0]:
+                break
+            heapq.heappop(queue.heap)
             if queue.tickets.get(member) == ticket:
                 del queue.tickets[member]
                 queue.running.add(member)

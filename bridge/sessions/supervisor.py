@@ -20,6 +20,7 @@ from bridge.credentials.grants import CredentialSource
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 from bridge.sessions import reactions, work
+from bridge.sessions.admission import Lane
 from bridge.sessions.failing import Failing
 from bridge.sessions.inbox import Inbox
 from bridge.sessions.machine import Machine, short, who
@@ -70,6 +71,7 @@ class Supervisor:
         self._reconciling = Reconciling(self.machine, brokers, rng)
         self._failing = Failing(self.machine, self._refreshing, brokers, rng)
         self._alarm: asyncio.TimerHandle | None = None
+        self._reading: dict[Lane, set[Session]] = {}  # at risk, admitted, and their adapters not reached yet
 
     # ------------------------------------------------------------ commands
 
@@ -136,6 +138,7 @@ class Supervisor:
 
     def staged(self, session: Session, stage: Stage) -> None:
         """From a login: how far it is. Shown at once; a late one is ignored."""
+        self._reached(session)
         event = _STAGE_EVENTS[stage]
         if session.state in LOGIN_STATES and next_state(session.state, event) is not session.state:
             self.machine.move(session, event, reactions.STAGES[stage])
@@ -200,6 +203,7 @@ class Supervisor:
         """Whatever went wrong with a session, leave it with something that brings it back."""
         if session.task is None:  # its task did not even start, so nobody else gives back the slot it was given
             self.machine.logins.finished(session.lane, session)
+            self._reached(session)
             self.machine.reconciles.finished(session.lane, session)
         if (session.state, Event.RETRY_LATER) in TRANSITIONS:
             self._failing.fail(session, reactions.internal_error(), asked=False)
@@ -212,11 +216,25 @@ class Supervisor:
     # ------------------------------------------------------------ logins
 
     def _admit_logins(self) -> None:
+        """Whom there is room for. Nobody overtakes an account at risk whose credential is still being read."""
         logins = self.machine.logins
         for lane in logins.lanes():
             name, environment = lane
-            for session in logins.admit(lane, self._brokers[name].login_slots(Environment(environment))):
+            slots = self._brokers[name].login_slots(Environment(environment))
+            for session in logins.admit(lane, slots, at_risk_only=True):
+                self._reading.setdefault(lane, set()).add(session)
                 self._inbox.guarded(session, partial(self._log_in, session))
+            if not self._reading.get(lane):
+                for session in logins.admit(lane, slots):
+                    self._inbox.guarded(session, partial(self._log_in, session))
+
+    def _reached(self, session: Session) -> None:
+        """The adapter has the login, or it has ended before."""
+        reading = self._reading.get(session.lane, set())
+        if session in reading:
+            reading.discard(session)
+            if not reading:
+                self._inbox.wake()
 
     def _log_in(self, session: Session) -> None:
         self.machine.move(session, Event.ADMITTED, reactions.STAGES[Stage.CONNECTING])
@@ -231,6 +249,7 @@ class Supervisor:
 
     def _login_ended(self, session: Session, epoch: int, task: asyncio.Task[Any]) -> None:
         self.machine.logins.finished(session.lane, session)
+        self._reached(session)
         self.machine.task_ended(session, epoch, task)
         if session.epoch != epoch:  # stopped, drained, fenced or lost meanwhile: its result means nothing any more
             return

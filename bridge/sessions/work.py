@@ -17,7 +17,7 @@ from bridge.credentials.grants import CredentialSource
 from bridge.sessions import reactions
 from bridge.sessions.session import Session
 from bridge.telemetry.tracing import TRACER
-from core.errors import InvalidInput, Unavailable
+from core.errors import BridgeError, InvalidInput, Unavailable
 from core.user_key import short_key
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ RECONCILE_DEADLINE_S = 120.0  # lowest class in the adapter's request queue, so 
 LOGOUT_DEADLINE_S = 5.0
 PREVIOUS_DEADLINE_S = 6.0  # for a cancelled task to end, or an earlier logout
 CREDENTIAL_DEADLINE_S = 10.0
+KEEP_DEADLINE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ async def log_in(
             asked = True
             with TRACER.span("login", broker=session.broker, environment=session.environment.value):
                 await account.login(credential, at_risk=session.at_risk)
+            await _keep_covered(session, broker, credentials, credential)
             if session.account_id is None:
                 await _resolve(session, account, resolved)
             return LoginOutcome(None, asked=True)
@@ -73,6 +75,23 @@ async def log_in(
         return LoginOutcome(reactions.too_slow("The login", LOGIN_DEADLINE_S), asked)
     except Exception as error:  # noqa: BLE001  last resort: one session's mishap must not reach the others
         return LoginOutcome(_internal(session, "login", error), asked)
+
+
+async def _keep_covered(
+    session: Session, broker: Broker, credentials: CredentialSource, credential: Credential
+) -> None:
+    """What the broker was asked about this grant is kept with it, so that no later process has to ask again.
+
+    Where it cannot be kept now, the login is good all the same.
+    """
+    covered = broker.known_accounts(credential)
+    if not covered or covered == credential.accounts:
+        return
+    try:
+        async with asyncio.timeout(KEEP_DEADLINE_S):
+            await credentials.keep_accounts(session.user_id, session.broker, credential, covered)
+    except (BridgeError, TimeoutError) as error:
+        log.info("what a grant covers was not kept", extra={**_who(session), "error": type(error).__name__})
 
 
 async def _resolve(

@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from bridge.brokers.base import BrokerFault, Environment, FaultKind, ReasonCode
+from bridge.brokers.base import BrokerAccount, BrokerFault, Environment, FaultKind, ReasonCode
 from bridge.simulator import RefreshVariant
 from core.orders import OrderType, Side, TimeInForce
 from core.paper_trader import Level, OrderChanges
@@ -17,6 +18,7 @@ from tests.contract.rigs.watched import WITHIN_S, Watched
 from tests.support.waiting import eventually
 
 UNITS = Decimal(10_000)
+LISTING = "ProtoOAGetAccountListByAccessTokenReq"
 
 
 def watch(rig: CtraderRig, user: int, account: str | None = None) -> Watched:
@@ -173,6 +175,45 @@ async def test_return_costs_three_requests_and_a_fourth_for_holders_when_a_chann
             "ProtoOAReconcileReq": 3,
             "ProtoOASubscribeSpotsReq": 1,
         }
+
+
+async def test_no_account_list_is_asked_for_when_the_grant_has_it_kept() -> None:
+    async with ctrader_rig() as rig:
+        learnt = await rig.broker.accounts(rig.credential(1))
+        assert rig.broker.known_accounts(rig.credential(1)) == tuple(learnt)
+        before = requests(rig)
+        kept = replace(rig.credential(2), accounts=(BrokerAccount(rig.account(2), Environment.DEMO, "5002"),))
+        one = Watched(rig, kept, rig.account(2))
+        await one.login()
+        await one.true()
+        rig.cut()
+        await one.lost_once()
+        await one.come_back()
+        assert LISTING not in requests(rig) - before
+        assert rig.broker.known_accounts(kept) == ()
+
+
+async def test_kept_account_list_does_not_let_anybody_join_an_account_that_others_use() -> None:
+    async with ctrader_rig() as rig:
+        (owner,) = await live(rig, 1)
+        stale = replace(rig.credential(2), accounts=(BrokerAccount(rig.account(1), Environment.DEMO),))
+        thief = Watched(rig, stale, rig.account(1))
+        with pytest.raises(BrokerFault) as refused:
+            await thief.login()
+        assert refused.value.reason.code is ReasonCode.ACCOUNT_NOT_COVERED
+        await owner.session.logout()
+        with pytest.raises(BrokerFault) as refused:  # alone there, the broker itself refuses the token
+            await Watched(rig, stale, rig.account(1)).login()
+        assert refused.value.reason.code is ReasonCode.ACCOUNT_NOT_COVERED
+
+
+async def test_account_list_is_asked_for_when_the_kept_one_lacks_the_account() -> None:
+    async with ctrader_rig() as rig:
+        old = replace(rig.credential(1), accounts=(BrokerAccount("7", Environment.DEMO),))
+        one = Watched(rig, old, rig.account(1))
+        await one.login()
+        await one.true()
+        assert rig.account(1) in [each.account_id for each in rig.broker.known_accounts(old)]
 
 
 async def test_accounts_at_risk_are_authorised_first_when_all_come_back_at_once() -> None:

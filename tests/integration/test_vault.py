@@ -201,6 +201,19 @@ async def test_accounts_are_kept_with_the_tokens_they_were_listed_for(vault: Vau
     assert await vault.accounts_as_of("ann", BROKER) is None
 
 
+async def test_what_a_login_learnt_is_kept_only_with_the_tokens_it_learnt_it_from(vault: VaultCredentials) -> None:
+    first = await vault.put_entered("ann", BROKER, entry(environment="live"))
+    await vault.keep_accounts("bob", BROKER, first, (DEMO,))  # nothing is stored there: nothing happens
+    await vault.keep_accounts("ann", BROKER, first, (DEMO,))
+    kept = await vault.get("ann", BROKER)
+    assert kept is not None
+    assert (kept.accounts, kept.environment, kept.account_id) == ((DEMO,), Environment.LIVE, None)
+    second = await vault.put_entered("ann", BROKER, entry("other"))
+    await vault.keep_accounts("ann", BROKER, first, (DEMO,))
+    assert (await vault.get("ann", BROKER)) == second
+    assert second.accounts == ()
+
+
 # ---------------------------------------------------------------- rows that are not what they should be
 
 

@@ -178,6 +178,7 @@ class FakeBroker:
         self.refused_tokens: dict[str, BrokerFault] = {}
         self.only_account: str | None = "only"
         self.covered: Sequence[BrokerAccount] | BrokerFault | Callable[[], Awaitable[None]] = ()
+        self.known: tuple[BrokerAccount, ...] = ()
         self.refresh_result: BrokerFault | Callable[[], Awaitable[None]] | None = None
         self.logins: list[tuple[str | None, str, bool]] = []
         self.logouts: list[str | None] = []
@@ -243,6 +244,9 @@ class FakeBroker:
             return []
         return list(self.covered)
 
+    def known_accounts(self, credential: Credential) -> tuple[BrokerAccount, ...]:
+        return self.known
+
     async def refresh(self, credential: Credential) -> IssuedTokens:
         token = credential.secrets["accessToken"].reveal()
         self.refreshes.append(token)
@@ -279,6 +283,8 @@ class FakeCredentials:
     def __init__(self) -> None:
         self.stored: dict[tuple[str, str], Credential | Exception] = {}
         self.refreshing: dict[str, asyncio.Lock] = {}
+        self.kept: list[tuple[str, tuple[BrokerAccount, ...]]] = []  # what a login had to keep with its grant
+        self.keeping_fails: Exception | None = None
 
     def put(self, user: str, value: Credential | Exception, broker: str = "fake") -> None:
         self.stored[user, broker] = value
@@ -303,6 +309,15 @@ class FakeCredentials:
             renewed = replace(stale, secrets=issued.secrets, expires_at_ms=expires_at_ms)
             self.put(user_id, renewed, broker)
             return renewed
+
+    async def keep_accounts(
+        self, user_id: str, broker: str, credential: Credential, accounts: Sequence[BrokerAccount]
+    ) -> None:
+        self.kept.append((user_id, tuple(accounts)))
+        if self.keeping_fails is not None:
+            raise self.keeping_fails
+        if self.stored.get((user_id, broker)) == credential:
+            self.put(user_id, replace(credential, accounts=tuple(accounts)), broker)
 
 
 @dataclass

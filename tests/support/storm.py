@@ -58,13 +58,13 @@ async def run_storm(
     await world.sim("POST", "/prices", {"freeze": True})
     half = operations // 2
     holders = world.users[: len(world.users) // 2]
-    await _trade(world, rng, holders, half, deposits_for=world.users)
-    await _seed_positions(world, rng, holders[::5])
+    await trade(world, rng, holders, half, deposits_for=world.users)
+    await seed_positions(world, rng, holders[::5])
     at_risk, calm = await _by_risk(world)
     before = await world.sim("GET", "/counters")
     cut_at = time.monotonic()
     await world.sim("POST", "/faults", {"id": "N40"})
-    trading = asyncio.create_task(_trade(world, rng, world.users, operations - half, deposits_for=world.users))
+    trading = asyncio.create_task(trade(world, rng, world.users, operations - half, deposits_for=world.users))
     await _until_cut_is_seen(world)
     await world.all_live(within_s=limit)
     back_live = time.monotonic() - cut_at
@@ -81,7 +81,7 @@ async def run_storm(
     return StormReport(len(world.users), operations, first_live, back_live, limit, equal_after, len(at_risk))
 
 
-async def _trade(world: World, rng: random.Random, traders: Any, count: int, *, deposits_for: Any) -> None:
+async def trade(world: World, rng: random.Random, traders: Any, count: int, *, deposits_for: Any) -> None:
     """Random market and pending orders, closes, deposits and price moves, a few at once."""
     prices = {"EURUSD": 1.1, "GBPUSD": 1.28, "USDJPY": 150.0}
     digits = {row["accountId"]: row["moneyDigits"] for row in (await world.sim("GET", "/accounts"))["accounts"]}
@@ -141,7 +141,7 @@ def _moved(rng: random.Random, prices: dict[str, float]) -> dict[str, dict[str, 
     return {symbol: {"bid": prices[symbol], "ask": round(prices[symbol] + 2 * 10**-digits, digits)}}
 
 
-async def _seed_positions(world: World, rng: random.Random, users: Any) -> None:
+async def seed_positions(world: World, rng: random.Random, users: Any) -> None:
     """Make sure that enough accounts hold something at the cut."""
     for user in users:
         body = {"symbol": "EURUSD", "side": "buy", "type": "market", "units": 1000}

@@ -29,7 +29,7 @@ from bridge.brokers.ctrader import faults, login, oauth
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.context import Context
 from bridge.brokers.ctrader.hub import AccountHub
-from bridge.brokers.ctrader.listing import Listed, Listing, choose, read_listing
+from bridge.brokers.ctrader.listing import Listed, Listing, choose, kept, read_listing
 from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool, channel_health
 from bridge.brokers.ctrader.scheduling import Priority
@@ -86,6 +86,11 @@ class CtraderBroker:
         """What the token covers, both environments. Always asks the broker. Raises BrokerFault."""
         listing = await self._read_listing(credential.environment, credentials.access_token(credential), Priority.AUTH)
         return [account.account() for account in listing.accounts]
+
+    def known_accounts(self, credential: Credential) -> tuple[BrokerAccount, ...]:
+        """See `Broker.known_accounts`."""
+        listing = self._context.listings.get(credentials.access_token(credential).fingerprint())
+        return () if listing is None else tuple(account.account() for account in listing.accounts)
 
     async def refresh(self, credential: Credential) -> IssuedTokens:
         """Exchange the refresh token; it is spent by this. Raises BrokerFault.
@@ -154,10 +159,20 @@ class CtraderBroker:
 
     # ------------------------------------------------------------ for sessions
 
-    async def cover(self, environment: Environment, account_id: str | None, token: Secret, at_risk: bool) -> Listed:
-        """The account to serve, proven by the caller's own token. Raises BrokerFault."""
-        fingerprint = token.fingerprint()
-        listing = self._context.listings.get(fingerprint)
+    async def cover(
+        self, environment: Environment, account_id: str | None, credential: Credential, member: Member, at_risk: bool
+    ) -> Listed:
+        """The account to serve, proven by the caller's own token. Raises BrokerFault.
+
+        What is kept with the grant is proof enough while nobody else uses the account here: then the broker checks the
+        token at the authorisation, which it does not when the account is logged in already.
+        """
+        token = credentials.access_token(credential)
+        listing = self._context.listings.get(token.fingerprint())
+        if listing is None and (found := kept(credential.accounts, environment, account_id)) is not None:
+            hub = self._hubs[environment].get(found.number)
+            if hub is None or hub.members == [member]:
+                return found
         if listing is not None:
             try:
                 return choose(listing, environment, account_id)
@@ -257,7 +272,7 @@ class CtraderSession:
         token = credentials.access_token(credential)
         fingerprint = token.fingerprint()
         try:
-            listed = await self._broker.cover(self._environment, self._account_id, token, at_risk)
+            listed = await self._broker.cover(self._environment, self._account_id, credential, member, at_risk)
             if self._hub is None or self._hub.leaving is not None:
                 self._hub = await self._broker.attach(self._environment, listed, member)
             self._account_id = str(listed.number)

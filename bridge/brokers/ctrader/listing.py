@@ -7,6 +7,7 @@ the caller (DESIGN §5). Listings are kept by the token's fingerprint and droppe
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridge.brokers.base import BrokerAccount, BrokerFault, ChooseAccount, Environment, FaultKind, Reason, ReasonCode
@@ -30,6 +31,14 @@ class Listed:
 
     def account(self) -> BrokerAccount:
         return BrokerAccount(str(self.number), self.environment, self.login, self.broker_title)
+
+
+def kept(accounts: Sequence[BrokerAccount], environment: Environment, account_id: str | None) -> Listed | None:
+    """The named account as it stands in what is kept with a grant; None when that does not prove it covered."""
+    for account in accounts:
+        if account.account_id == account_id and account.environment is environment and account_id.isdecimal():
+            return Listed(int(account_id), environment, account.login, account.broker_title)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from bridge.brokers.base import AccountSession, BrokerFault, FaultKind, ReasonCode
+from bridge.brokers.base import AccountSession, BrokerAccount, BrokerFault, Environment, FaultKind, ReasonCode
 from bridge.cache.entry import Entry
 from bridge.sessions import work
 from bridge.sessions.reactions import react
 from bridge.sessions.reconciling import AT_ONCE
 from bridge.sessions.session import Session
 from bridge.sessions.states import Event, State
-from core.errors import InvalidInput, Unavailable
+from core.errors import Conflict, InvalidInput, Unavailable
 from tests.support.fake_broker import credential, fault
 from tests.unit.sessions.world import World, settle, stranded
 
@@ -32,6 +32,28 @@ KINDS = [
     (FaultKind.FATAL_USER, "action_required", "action_required"),
     (FaultKind.FATAL_APP, "backoff", "stale"),
 ]
+
+
+COVERED = (BrokerAccount("acc-u", Environment.DEMO),)
+
+
+async def test_what_the_broker_listed_at_a_login_is_kept_once_with_the_grant(world: World) -> None:
+    world.broker.known = COVERED
+    await world.live()
+    assert world.credentials.kept == [("u", COVERED)]
+    world.broker.account("acc-u").lose(fault())
+    await settle()
+    assert (await world.service.wait(world.view(), 30)).state == "live"
+    assert len(world.credentials.kept) == 1
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), Conflict("in the way")])
+async def test_session_is_live_all_the_same_when_the_accounts_of_its_grant_cannot_be_kept(
+    world: World, error: Exception
+) -> None:
+    world.broker.known = COVERED
+    world.credentials.keeping_fails = error
+    assert (await world.live()).reason is None
 
 
 @pytest.mark.parametrize(("kind", "state", "status"), KINDS)
