@@ -97,7 +97,10 @@ class Settings(BaseSettings):
     redis_port: int = setting(6379, "Redis port, with REDIS_HOST.", unit="port", ge=1, le=65535)
     redis_password: SecretText | None = setting(None, "Redis password, with REDIS_HOST.")
     cache_stores: Words = setting(
-        (), "Stores for the records, the first is the primary. Empty: redis when configured, else memory.", unit="list"
+        (),
+        "Stores for the records, the first is the primary: postgres, supabase, redis, memory."
+        " Empty: postgres (else supabase), then redis, whichever are configured, else memory.",
+        unit="list",
     )
     cache_flush_interval: float = setting(2.0, "How often changed records are written.", unit="s", ge=0.25, le=4)
     cache_unlogged: bool = setting(False, "Keep the records table of Postgres out of the write-ahead log.")

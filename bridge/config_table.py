@@ -85,4 +85,4 @@ def _type_name(field: Any) -> str:
     if "UserKeyMode" in text:
         return "|".join(UserKeyMode)
     marks = (("yes/no", "bool"), ("integer", "int"), ("number", "float"), ("path", "Path"))
-    return next((name for name, mark in marks if mark in text), "text")
+    return next((name for name, mark in marks if re.search(rf"\b{mark}\b", text)), "text")  # not "int" of a constraint

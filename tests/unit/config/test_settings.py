@@ -237,6 +237,8 @@ def test_the_table_names_every_variable_and_shows_no_secret(monkeypatch: pytest.
     assert TOKEN_KEY not in text
     assert TOKEN_KEY in {secret.reveal() for secret in settings.secrets}
     assert all(row.type and row.description for row in rows)
+    types = {row.name: row.type for row in rows}
+    assert (types["PORT"], types["SUPABASE_KV_TABLE"], types["DATABASE_URL"]) == ("integer", "text", "secret")
     names = {row.name for row in rows}
     assert {"PORT", "REDIS_URL", "CTRADER_DEMO_URL", "DRAIN_SECONDS"} <= names
     assert not {"PAAS", "LATER_IGNORED"} & names
