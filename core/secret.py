@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from typing import NoReturn
+
+_TOKEN = re.compile(r"[!#-&(-+\--;=?-\[\]-z|~]{1,4096}")  # visible ASCII without " ' , < > \\ { }
+
+
+def is_token(text: str) -> bool:
+    """Whether a text that somebody presents may be a token or a code: neither prose nor a piece of JSON."""
+    return bool(_TOKEN.fullmatch(text))
 
 
 class Secret:

@@ -36,7 +36,7 @@ from bridge.runtime.tasks import Tasks
 from bridge.telemetry.audit import NO_AUDIT, Action, Audit
 from bridge.telemetry.redaction import REDACTOR
 from core.errors import BridgeError, NotFound, Unavailable
-from core.secret import Secret
+from core.secret import Secret, is_token
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,6 @@ LISTING_S = 5.0
 STORING_S, STORE_AGAIN_S = 30.0, 0.5  # issued tokens are not given up because the database is away for a moment
 CLOSE_WAIT_S = 2.0
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # of our own making: 256 bits
-_PLAIN = re.compile(r"[!-~]+")
 _MESSAGES = {
     ConnectCode.UNKNOWN: "This sign-in is not known here.",
     ConnectCode.EXPIRED: "This sign-in took too long.",
@@ -156,8 +155,6 @@ class Connect:
         failed or expired. Raises ConnectRefused when it is not the browser that left, or comes a second time."""
         self._adapter(broker)
         _check_token(state)
-        if code:
-            REDACTOR.register(Secret(code))
         consent = await self._consents.find(_hash(state), broker)
         cookie_hash = _hash(cookies.get(_cookie_name(state), ""))
         if consent is None:
@@ -202,10 +199,11 @@ class Connect:
         """What to tell the app, and the ticket when the code was kept."""
         if not consent.in_time:
             return "expired", None
-        if not code or len(code) > LONGEST_CODE or not _PLAIN.fullmatch(code):
+        if not code or len(code) > LONGEST_CODE or not is_token(code):
             if not await self._consents.deny(consent, cookie_hash):
                 _refuse(ConnectCode.USED)
             return "denied" if error == "access_denied" else "failed", None
+        REDACTOR.register(Secret(code))  # not earlier: what the log keeps silent about, nobody in particular may choose
         ticket = self._new_token()
         sealed = self._sealer.seal(code.encode(), about=_about(consent))
         if not await self._consents.park(consent, cookie_hash, _hash(ticket), sealed):

@@ -22,6 +22,7 @@ MASK = "***"
 SHORTEST = 6  # characters; a shorter secret would blank ordinary words
 SHORTEST_IN_PATH = 16  # characters; shorter words of a path are words
 FORMS_KEPT = 60_000  # of what comes and goes, in each of two generations; a token has one form
+SHORTEST_TOKEN = 12  # of what comes and goes, which callers choose: nobody shall blank our own words
 RANDOM_LENGTH = 24  # characters from which a random run is cut although nobody knows it
 
 _HINTS = ("bearer ", "basic ", "token", "secret", "password", "key", "://", "?", "&", "u0026")  # of the pattern below
@@ -39,6 +40,7 @@ _RUN = re.compile(r"[A-Za-z0-9+/_-]{8,}")  # long enough to be the shortest secr
 _NAME = re.compile(r"[a-z_/-]+")  # no capital, no digit: base64 of 9 characters looks so once in 20,000
 _SECRET_NAME = re.compile(r"(?i)pass|token|key|secret|sig")
 _HEX = re.compile(r"[0-9A-Fa-f]{12,}")
+_SHORT_KEY = re.compile(r"[0-9a-f]{12}")  # how logs name users
 _PIECE = re.compile(r"[A-Z]+|[a-z]+|[0-9]+")
 _TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
 
@@ -61,8 +63,13 @@ class Redactor:
                     self._lasting.add(form)
 
     def register(self, *secrets: Secret | None) -> None:
-        """Remember secrets that come and go, tokens above all, until many others were registered since."""
+        """Remember secrets that come and go, tokens above all, until many others were registered since.
+
+        Callers choose some of them: what is too short for a token, or names a user in the log, is not taken for one.
+        """
         for secret in secrets:
+            if secret is None or len(secret.reveal()) < SHORTEST_TOKEN or _SHORT_KEY.fullmatch(secret.reveal()):
+                continue
             for form in _forms(secret):
                 self._recent.add(form)
         if len(self._recent) >= FORMS_KEPT:

@@ -11,6 +11,7 @@ from bridge.credentials.connect import Connect
 from bridge.credentials.consents import COMPLETE_S, FLOW_S, KEPT_S, OPEN_PER_USER
 from bridge.credentials.views import ConnectCode, ConnectRefused
 from bridge.db.database import Database
+from bridge.telemetry.redaction import REDACTOR
 from core.errors import InvalidInput, NotFound, Unavailable
 from core.secret import Secret
 from core.user_key import UserKeyScheme
@@ -162,7 +163,7 @@ async def test_app_is_told_when_the_browser_brings_no_code(flow: Flow, error: st
     assert [row["step"] for row in await flow.rows()] == ["denied"]
 
 
-@pytest.mark.parametrize("code", ["", "x" * 2049, "two words", "line\nbreak", "ünicode"])
+@pytest.mark.parametrize("code", ["", "x" * 2049, "two words", "line\nbreak", "ünicode", '","level":"'])
 async def test_code_that_cannot_be_one_is_not_parked(flow: Flow, code: str) -> None:
     browser = flow.browser()
     await browser.open(await flow.start())
@@ -341,6 +342,16 @@ async def test_cookie_of_one_consent_does_not_serve_another(flow: Flow) -> None:
         with refused(ConnectCode.OTHER_BROWSER):
             await flow.connect.callback(broker="fake", state=my_state, cookies=cookies, code="c", error=None)
     assert (await mine.come_back(state=my_state))["connect"] == "ok"
+
+
+async def test_nobody_in_particular_chooses_what_the_log_keeps_silent_about(flow: Flow) -> None:
+    word = "a-word-that-the-log-needs"
+    for state in ("A" * 43, parameters(await flow.start())["state"]):
+        with pytest.raises(ConnectRefused):
+            await flow.connect.callback(broker="fake", state=state, cookies={}, code=word, error=None)
+    assert REDACTOR.redact(word) == word
+    await flow.ticket(code="code-of-the-very-browser")
+    assert REDACTOR.redact("code-of-the-very-browser") == "***"
 
 
 async def test_callback_before_anybody_began_is_refused(flow: Flow) -> None:

@@ -40,14 +40,14 @@ RUNS = st.text("aZ09+/-_", max_size=9)
 @given(st.text(min_size=6, max_size=40).filter(lambda text: "*" not in text), TEXT, TEXT)
 def test_no_registered_secret_survives(secret: str, before: str, after: str):
     redactor = Redactor()
-    redactor.register(Secret(secret))
+    redactor.register_lasting(Secret(secret))
     assert secret not in redactor.redact(before + secret + after)
 
 
 @given(st.text(string.ascii_letters + string.digits + "+/=-_.~ü$", min_size=12, max_size=40), RUNS, RUNS)
 def test_no_registered_secret_survives_in_the_midst_of_something_encoded(secret: str, before: str, after: str):
     redactor = Redactor()
-    redactor.register(Secret(secret))
+    redactor.register_lasting(Secret(secret))
     raw, around = secret.encode(), (before.encode(), after.encode())
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         encoded = encode(around[0] + raw + around[1]).decode()
@@ -60,7 +60,7 @@ def test_no_registered_secret_survives_in_the_midst_of_something_encoded(secret:
 @pytest.mark.parametrize("secret", ['pass"word\\with', "it's\\a\"pass", "pässwörd\u20ac", "back\\\\slash"])
 def test_a_secret_is_cut_also_when_a_line_shows_it_escaped(secret: str):
     redactor = Redactor()
-    redactor.register(Secret(secret))
+    redactor.register_lasting(Secret(secret))
     shown = [
         *(json.dumps({"field": secret}), json.dumps({"field": secret}, ensure_ascii=False), repr([secret])),
         *(repr(ValueError(f"'{secret}'")), json.dumps({"error": repr(ValueError(secret))})),
@@ -128,6 +128,13 @@ def test_what_looks_like_a_token_is_cut_even_when_unknown(token: str):
         cut = Redactor().redact(line)
         assert "***" in cut
         assert not any(token[at : at + 8] in cut for at in range(len(token) - 8))
+
+
+@pytest.mark.parametrize("word", ["refused", "disconnect", "supervisor", "3ac674216f3e"])
+def test_a_caller_cannot_blank_our_words_or_how_the_log_names_them_by_presenting_them_as_a_token(word: str):
+    redactor = Redactor()
+    redactor.register(Secret(word))
+    assert redactor.redact(word) == word
 
 
 def test_what_comes_and_goes_is_forgotten_in_the_order_it_was_registered_and_configuration_never(
