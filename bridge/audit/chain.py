@@ -23,6 +23,7 @@ from core.errors import BridgeError
 from core.secret import Secret
 
 GENESIS = bytes(32)
+LONGEST_ROTATION_US = 24 * 3600 * 1_000_000  # µs in which processes may still seal with the key of before
 _FORMAT = b"pulse-bridge audit row 1\n"
 _PURPOSE = b"pulse-bridge audit key 1"
 
@@ -127,13 +128,18 @@ class ChainBroken(BridgeError):
 
 class Verifier:
     """Follows the chain row by row. `start`: a head that is known to be good. `expected`: hashes known from elsewhere,
-    by row. Counts rows by how far they could be checked."""
+    by row. Counts rows by how far they could be checked.
+
+    Rows of a key that is not here are from before a rotation, or somebody made the key up: they may stand before rows
+    that our keys sealed, and among those for as long as a rotation takes, under a key of before, but not behind."""
 
     def __init__(self, sealer: Sealer, *, start: Head | None = None, expected: Iterable[Head] = ()) -> None:
         self._sealer = sealer
         self.head = start or Head()
         self._expected = {head.seq: head.hash for head in expected}
         self.rows = self.sealed = self.unsealed = self.unknown_key = 0
+        self._retired: set[str | None] = set()  # keys that are not here, of rows before any that could be checked
+        self._checked_from_us = self._checked_to_us = 0
 
     def take(self, row: ChainRow) -> None:
         """The next row. Raises ChainBroken."""
@@ -160,9 +166,21 @@ class Verifier:
         if good is False:
             raise ChainBroken(row.seq, "has a wrong seal: its hash was made by somebody without the key")
         if good is None:
-            self.unknown_key += 1
+            self._take_unknown(row)
         else:
+            self._checked_to_us = row.entry.at_us
+            self._checked_from_us = self._checked_from_us or row.entry.at_us
             self.sealed += 1
+
+    def _take_unknown(self, row: ChainRow) -> None:
+        """A row that may be forged. Times are those of rows that could be checked."""
+        if not self.sealed:
+            self._retired.add(row.seal_key_id)
+        late = self._checked_to_us - self._checked_from_us > LONGEST_ROTATION_US
+        if row.seal_key_id not in self._retired or late:
+            reason = f"has a seal by key {row.seal_key_id!r}, which is not here, though rows before it could be checked"
+            raise ChainBroken(row.seq, reason)
+        self.unknown_key += 1
 
     def end(self, head: Head) -> None:
         """There are no more rows, and the database says that the chain ends at `head`. Raises ChainBroken."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bridge.audit.chain import ChainBroken, ChainRow, Entry, Head, Sealer, Verifier, hash_of, link
 from bridge.audit.entries import LONGEST_VALUE, make_entry
 from bridge.config_values import TokenKey
-from bridge.telemetry.redaction import REDACTOR
+from bridge.telemetry.redaction import REDACTOR, Redactor
 from core.secret import Secret
 
 KEY = TokenKey("k1", Secret(base64.b64encode(b"1" * 32).decode()))
@@ -125,6 +125,31 @@ def test_rows_of_a_key_that_was_retired_are_counted() -> None:
     assert verify(first_without, first_without[-1].head).unsealed == 2
 
 
+def test_a_row_under_a_key_that_nobody_has_is_found_when_rows_before_it_could_be_checked() -> None:
+    """Whoever may insert rows can make up a key with its id."""
+    rows = chain()
+    for made_up in ("zzz", "k2"):
+        forged = [*rows, *link(rows[-1].head, entries(1), Sealer([replace(OTHER, id=made_up)]))]
+        assert broken_at(forged, forged[-1].head) == 7
+        followed = [*forged, *link(forged[-1].head, entries(1), SEALER)]
+        assert broken_at(followed, followed[-1].head) == 7
+
+
+def test_a_retired_key_may_seal_while_it_is_rotated_out_and_not_later() -> None:
+    """Processes of before and after seal side by side during a deploy; later the old key is taken away."""
+    day_us = 24 * 3600 * 1_000_000
+    rows, made = chain(), entries(4)
+    keys = [OTHER, KEY, OTHER, OTHER]
+    for entry, key in zip(made, keys, strict=True):
+        rows += link(rows[-1].head, [entry], Sealer([key]))
+    done = verify(rows, rows[-1].head, Sealer([OTHER]))
+    assert (done.sealed, done.unknown_key) == (3, 7)
+    rows += link(rows[-1].head, [replace(made[0], at_us=made[0].at_us + day_us + 1)], Sealer([OTHER]))
+    verify(rows, rows[-1].head, Sealer([OTHER]))
+    rows += link(rows[-1].head, [made[1]], Sealer([replace(OTHER, id="k1")]))  # of a time long ago, it says
+    assert broken_at(rows, rows[-1].head, Sealer([OTHER])) == len(rows)
+
+
 columns = st.tuples(st.integers(1, 10), st.binary(min_size=32, max_size=32)).flatmap(
     lambda place: st.builds(
         lambda *rest: (*place, Entry(*rest)),
@@ -157,12 +182,22 @@ def test_an_entry_comes_out_whatever_is_handed_in(actor: str, outcome: str, deta
 def test_an_entry_holds_no_secret_and_no_long_text() -> None:
     REDACTOR.register(Secret("canary-in-the-audit"))
     strange: dict[str, object] = {"a": "x canary-in-the-audit y", "b": "z" * 5000, "c": [1], "d": 2**80, "e": 1.5}
-    entry = make_entry(random.Random(1), 5, "start", "canary-in-the-audit", "a\nb\x1b[0m", strange)  # type: ignore[arg-type]
+    entry = make_entry(random.Random(1), 5, "start", "user", "a\nb\x1b[0m", strange)  # type: ignore[arg-type]
     detail = orjson.loads(entry.detail)
-    assert "canary" not in entry.detail + entry.actor
+    assert "canary" not in entry.detail
     assert len(detail["b"]) == LONGEST_VALUE
     assert (detail["c"], detail["d"], detail["e"]) == ("list", "a large number", "float")
     assert entry.outcome == "a?b?[0m"
+
+
+def test_what_was_done_is_told_although_a_caller_presented_that_word_as_a_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    redactor = Redactor()
+    redactor.register_lasting(Secret("disconnect"), Secret("action_required"), Secret("key:frontend"))
+    monkeypatch.setattr("bridge.audit.entries.REDACTOR", redactor)
+    entry = make_entry(random.Random(1), 5, "disconnect", "key:frontend", "action_required", {})
+    assert (entry.action, entry.actor, entry.outcome) == ("disconnect", "key:frontend", "action_required")
 
 
 def test_a_request_id_has_a_column_of_its_own_and_lost_entries_are_told() -> None:
