@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from bridge.brokers.base import BrokerFault, Credential, Environment, FaultKind, Reason, ReasonCode
 from core.errors import InvalidInput
-from core.secret import Secret
+from core.secret import Secret, is_token
 
+_ACCOUNT_ID = re.compile(r"[0-9]{1,19}")  # int64
 _FIELDS = frozenset({"accessToken", "refreshToken", "environment", "accountId"})
 
 
@@ -19,17 +21,17 @@ def read(grant_id: str, entry: Mapping[str, object]) -> Credential:
     for name in entry:
         if name not in _FIELDS:
             raise InvalidInput(f"unknown field {name!r} in a ctrader credential", field=name)
-    access = _text(entry, "accessToken")
+    access = _token(entry, "accessToken")
     if access is None:
         raise InvalidInput("accessToken is missing", field="accessToken")
     word = _text(entry, "environment")
     if word not in tuple(Environment):
         raise InvalidInput('environment must be "demo" or "live"', field="environment")
     account_id = _text(entry, "accountId")
-    if account_id is not None and not (account_id.isascii() and account_id.isdecimal()):
-        raise InvalidInput("accountId must be a string of digits", field="accountId")
+    if account_id is not None and not _ACCOUNT_ID.fullmatch(account_id):
+        raise InvalidInput("accountId must be a string of digits, 19 at most", field="accountId")
     secrets = {"accessToken": Secret(access)}
-    refresh = _text(entry, "refreshToken")
+    refresh = _token(entry, "refreshToken")
     if refresh is not None:
         secrets["refreshToken"] = Secret(refresh)
     return Credential(grant_id, Environment(word), secrets, account_id)
@@ -94,3 +96,11 @@ def _text(entry: Mapping[str, object], name: str) -> str | None:
     if not isinstance(value, str) or not value.strip():
         raise InvalidInput(f"{name} must be a string that is not empty", field=name)
     return value.strip()
+
+
+def _token(entry: Mapping[str, object], name: str) -> str | None:
+    """An optional token."""
+    text = _text(entry, name)
+    if text is not None and not is_token(text):
+        raise InvalidInput(f"{name} is not a token", field=name)
+    return text
