@@ -190,7 +190,7 @@ class Dispatcher:
         if path in PROBES:
             return
         kind, _, name = caller.name.partition(":")
-        rate = self._policy.address_rate if kind == "ip" else self._policy.key_rate
+        rate = self._policy.key_rate if kind == "key" else self._policy.address_rate
         if not await self._limits.allows(f"{kind}-health" if path == "/health" else kind, name, rate):
             raise Problem("rate-limited", "too many requests from this caller", headers=retry_after(1))
 

@@ -18,7 +18,7 @@ from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.clock import ManualClock
 from core.secret import Secret
 from core.user_key import UserKeyScheme
-from tests.support.fake_services import APP_KEY, BOTH_KEY, OPS_KEY, Api, key_ring, running_api
+from tests.support.fake_services import APP_KEY, BOTH_KEY, OPS_KEY, Api, FakeUsers, key_ring, running_api
 from tests.support.raw_http import exchange, read_answer
 from tests.support.waiting import eventually
 
@@ -63,6 +63,7 @@ async def test_a_process_counts_alone_when_redis_is_away(valkey_factory: Callabl
         assert await passed(limiter, 1, "warm") == 1
         server.kill()
         assert await passed(limiter, 25) == 20
+        assert limiter.shared is False
         assert await passed(limiter, 25, "b") == 20
         server.start()
         clock.advance(SHARED_AGAIN_S + 1)
@@ -139,10 +140,12 @@ async def statuses(api: Api, count: int, key: str | None, path: str = "/health",
 
 
 async def test_callers_are_limited_each_for_themself():
-    async with running_api(policy=Policy()) as api:
+    async with running_api(policy=Policy(), users=FakeUsers()) as api:
         assert (await statuses(api, 25, None)).count(429) == 5
         assert (await statuses(api, 110, APP_KEY)).count(429) == 10
         assert (await statuses(api, 5, OPS_KEY)).count(429) == 0
+        assert (await statuses(api, 25, "user.ann.sig")).count(429) == 5  # one person, not an app's server
+        assert (await statuses(api, 5, "user.bob.sig")).count(429) == 0
         assert (await statuses(api, 1, "app.forged")) == [429]  # a wrong key is nobody, at this address
         api.clock.advance(1)
         assert (await statuses(api, 20, None)).count(429) == 0
