@@ -132,8 +132,9 @@ class App:
         self._vitals = ProcessVitals(clock, self._flusher, self._watch)
         self._token_keys = build_token_keys(settings, clock)
         self._resolver = build_resolver(settings, self._token_keys, self._user_keys, clock)
-        self._api = self._build_api(times, dropped_lines)
+        self._api = self._build_api()
         self._alerts = self._build_alerts()
+        self._metrics_page = metrics_page(self._figures(times, dropped_lines))
 
     async def run(self) -> int:
         """Start, serve until asked to end, drain. Returns the exit code. Raises ConfigurationError."""
@@ -155,28 +156,40 @@ class App:
         await self._drain()
         return CRASHED if self._crashed else 0
 
-    def _build_api(self, times: FlushTimes, dropped_lines: Callable[[], int]) -> ApiServer:
-        settings, clock = self._settings, self._clock
-        sources = Sources(
+    def _figures(self, times: FlushTimes, dropped_lines: Callable[[], int]) -> Sources:
+        """Where /metrics finds its numbers."""
+        return Sources(
             sessions=self._sessions.metrics,
             brokers={name: broker.metrics for name, broker in self._brokers.items()},
             flusher=self._flusher.metrics,
             flush_times=times,
             stores=self._flusher.health,
-            tiers=self._reader.stats,
+            tiers=lambda: {**self._reader.stats(), **self._cache.stats()},
             http=lambda: self._api.dispatcher.answers,
             dropped_lines=dropped_lines,
             loop_stalls=lambda: self._watch.stalls,
-            gauges={
-                "loop_lag_seconds": self._watch.lag_s,
-                "http_connections": lambda: len(self._api.connections or ()),
+            gauges={"loop_lag_seconds": self._watch.lag_s},
+            parts={
+                "http": self._api.figures,
+                "audit": self._foundation.audit.metrics,
+                "alerts": self._alerts.stats,
+                "general_cache": self._cache.counts,
+                **({"jwks": self._token_keys.figures} if isinstance(self._token_keys, KeySet) else {}),
             },
+            pools={name: pool.figures for name, pool in self._foundation.pools.items()},
         )
+
+    def _metrics(self) -> bytes:
+        """The API serves it and is counted in it, so it is there before the page is."""
+        return self._metrics_page()
+
+    def _build_api(self) -> ApiServer:
+        settings, clock = self._settings, self._clock
         services = Services(
             sessions=self._sessions,
             records=self._reader,
             vitals=self._vitals,
-            metrics=metrics_page(sources),
+            metrics=self._metrics,
             is_fresh=is_fresh,
             clock=clock,
             default_broker=DEFAULT_BROKER,
@@ -202,6 +215,9 @@ class App:
         )
 
     def _build_alerts(self) -> Alerts:
+        watches: dict[str, Callable[[], str | None]] = {"audit": self._foundation.audit.trouble}
+        if isinstance(self._token_keys, KeySet):
+            watches["user tokens"] = self._token_keys.trouble
         sources = AlertSources(
             stores=self._flusher.health,
             brokers=self._sessions.brokers,
@@ -210,7 +226,7 @@ class App:
             loop_lag_ms=self._vitals.loop_lag_ms,
             not_live=self._vitals.not_live,
             not_ready=self._vitals.not_ready,
-            watches={"audit": self._foundation.audit_trouble},
+            watches=watches,
         )
         webhook, heartbeat = self._settings.alert_webhook_url, self._settings.heartbeat_url
         return Alerts(webhook, heartbeat, sources, clock=self._clock, rng=self._rng)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,6 @@ from bridge.user_data.key_material import check_user_keys, store_user_id_claim
 from core.errors import ConfigurationError
 from core.user_key import UserKeyScheme
 
-AUDIT_BACKLOG = 1000  # entries that wait before somebody is told
 COMMAND_S = 5.0  # for what a command did to be written
 FOR_RECORDS = 2  # connections that flushing and reading records have for themselves
 
@@ -47,21 +46,15 @@ class Foundation:
     vault: Vault | None = None
     resealer: Resealer | None = None
 
-    def audit_trouble(self) -> str | None:
-        """One sentence when the audit log does not keep up, else None."""
-        if not isinstance(self.audit, AuditLog):
-            return None
-        figures = self.audit.metrics()
-        if figures["waiting"] < AUDIT_BACKLOG:
-            return None
-        return (
-            f"the audit log does not keep up: {figures['waiting']:g} entries wait, {figures['dropped']:g} were dropped"
-        )
+    @property
+    def pools(self) -> Mapping[str, Database]:
+        """The pools of connections, by what they are for."""
+        pools = {"main": self.database, "records": self.records}
+        return {name: pool for name, pool in pools.items() if pool is not None}
 
     def start(self) -> None:
         """Begin what goes on beside serving."""
-        if isinstance(self.audit, AuditLog):
-            self.audit.start()
+        self.audit.start()
         if self.resealer is not None:
             self.resealer.start()
 
@@ -69,8 +62,7 @@ class Foundation:
         """Close what was opened. Never raises."""
         if self.resealer is not None:
             await self.resealer.close()
-        if isinstance(self.audit, AuditLog):
-            await self.audit.close()
+        await self.audit.close()
         if self.database is not None:
             await self.database.close()
 
@@ -100,14 +92,16 @@ async def operators_audit(settings: Settings) -> AsyncIterator[Audit]:
         return
     database = Database(settings.database_url, size=1, name="pulse-bridge command")
     await database.open()
-    sealer, rng = Sealer(settings.token_encryption_keys), random.Random(secrets.randbits(64))
-    await check_sealer(database, sealer)
-    audit = AuditLog(database, clock=SystemClock(), rng=rng, sealer=sealer)
-    audit.start()
     try:
-        yield audit
+        sealer, rng = Sealer(settings.token_encryption_keys), random.Random(secrets.randbits(64))
+        await check_sealer(database, sealer)
+        audit = AuditLog(database, clock=SystemClock(), rng=rng, sealer=sealer)
+        audit.start()
+        try:
+            yield audit
+        finally:
+            await audit.close(COMMAND_S)
     finally:
-        await audit.close(COMMAND_S)
         await database.close()
 
 

@@ -31,6 +31,7 @@ FRESH_S = 600.0  # keys are read again after so long
 STALE_S = 3600.0  # and believed for so long when that fails
 AGAIN_S = 60.0  # between two fetches, whatever happens
 FIRST_AGAIN_S = 5.0  # while there are no keys at all
+TROUBLE_S = 150.0  # more than two tries in vain: somebody should hear of it
 WAIT_S = 3.0  # a caller waits so long for a fetch that is under way
 _RSA_BITS = (2048, 8192)
 
@@ -69,6 +70,17 @@ class KeySet:
         if self._age(now) > STALE_S or (key is None and (self._failed or self._flight is not None)):
             raise Unavailable("the keys of user tokens cannot be read at the moment", retry_after_s=FIRST_AGAIN_S)
         return key
+
+    def trouble(self) -> str | None:
+        """One sentence when the keys are past their time and could not be read again, else None."""
+        overdue = self._age(self._clock.monotonic()) > FRESH_S + TROUBLE_S
+        if not (self._failed and overdue) or self._flight is not None:
+            return None
+        return "the keys of user tokens cannot be read, and within the hour no user is let in any more; see JWKS_URL"
+
+    def figures(self) -> Mapping[str, float]:
+        """Counters for telemetry."""
+        return {"fetches": self.fetches, "failures": self.failures}
 
     async def close(self) -> None:
         """End a fetch that is under way."""

@@ -105,9 +105,9 @@ class RateLimiter:
         return sum(map(len, self._tables.values()))
 
     @property
-    def shared(self) -> bool:
-        """Processes count together at the moment."""
-        return self._storage is not None and not self._away
+    def shared(self) -> bool | None:
+        """Processes count together at the moment; None where they are not meant to."""
+        return None if self._storage is None else not self._away
 
     async def allows(self, kind: str, name: str, per_second: int) -> bool:
         """Count one request of `name`; False when it is one too many in this second.

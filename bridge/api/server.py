@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
@@ -67,6 +67,16 @@ class ApiServer:
     def begin_drain(self) -> None:
         """From now on not ready, and nothing that writes is accepted."""
         self.handlers.draining = True
+
+    def figures(self) -> Mapping[str, float]:
+        """Gauges for telemetry; `rates_shared` only where processes are to count callers together."""
+        shared = {} if self._limits.shared is None else {"rates_shared": float(self._limits.shared)}
+        return {
+            "connections": 0 if self.connections is None else len(self.connections),
+            "in_work": self.dispatcher.in_work,
+            "callers": len(self._limits),
+            **shared,
+        }
 
     async def close(self) -> None:
         """Stop listening and end every connection."""

@@ -31,16 +31,31 @@ FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 15.0
 PAUSE_S = 5.0  # a process that freezes while it appends holds up the others for no longer
 CLOSE_S = 1.0
+BACKLOG = 1000  # entries that wait before somebody is told
 
 
 class LoggedAudit:
-    """Writes each action as a structured log line, where there is no database."""
+    """Writes each action as a structured log line, where there is no database. Nothing to start, nothing waits."""
+
+    def start(self) -> None:
+        """Nothing."""
 
     def record(
         self, action: Action, *, user_key: str | None, actor: str, outcome: str = "ok", detail: Detail | None = None
     ) -> None:
         """One line."""
         _say(action, None if user_key is None else short_key(user_key), actor, outcome, clean(detail or {}))
+
+    async def close(self) -> None:
+        """Nothing."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Nothing is counted: the lines are where they go."""
+        return {}
+
+    def trouble(self) -> str | None:
+        """None."""
+        return None
 
 
 class AuditLog:
@@ -124,6 +139,13 @@ class AuditLog:
             "waiting": len(self._queue),
             "failures": self.failures,
         }
+
+    def trouble(self) -> str | None:
+        """One sentence when the log does not keep up, else None."""
+        waiting = len(self._queue)
+        if waiting < BACKLOG:
+            return None
+        return f"the audit log does not keep up: {waiting} entries wait, {self.dropped} were dropped"
 
     # ------------------------------------------------------------ the writer
 

@@ -9,7 +9,7 @@ an error of `bridge.db.errors`; a connection of which it is not certain what it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -78,6 +78,8 @@ class Database:
         self._pool: Pool | None = None
         self._life = 0  # raised when what is wrong with one connection is wrong with all: they are dialled anew
         self._tasks = Tasks("database")
+        self._transactions = 0
+        self._unavailable = 0
 
     async def open(self) -> None:
         """Make the pool; dials nothing yet. Raises ConfigurationError for an address that can never work."""
@@ -108,6 +110,17 @@ class Database:
             pool.terminate()
         await self._tasks.close(END_S)
 
+    def figures(self) -> Mapping[str, float]:
+        """For telemetry: connections now and at most; transactions begun, and those that could not be, since start."""
+        pool = self._pool
+        return {
+            "connections": 0 if pool is None else pool.get_size(),
+            "busy": 0 if pool is None else pool.get_size() - pool.get_idle_size(),
+            "connections_most": self._size,
+            "transactions": self._transactions,
+            "unavailable": self._unavailable,
+        }
+
     @asynccontextmanager
     async def transaction(
         self, *, timeout_s: float = STATEMENT_S, pause_s: float = PAUSE_S
@@ -118,7 +131,12 @@ class Database:
         Raises DatabaseUnavailable, DatabaseConflict, DatabaseMisused. After a failed commit the outcome is unknown:
         statements are written so that the caller may repeat them.
         """
-        connection, pool = await self._begin(timeout_s, pause_s)
+        try:
+            connection, pool = await self._begin(timeout_s, pause_s)
+        except BridgeError:
+            self._unavailable += 1
+            raise
+        self._transactions += 1
         certain = False  # what the connection says next
         try:
             yield connection

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from bridge.telemetry.histogram import Histogram
+from bridge.telemetry.parts import Readings, part_families, pool_families
 
 ROUNDTRIP = "roundtrip."
 REQUESTS = "requests."
@@ -79,7 +80,10 @@ class FlushTimes:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the numbers are. `http`: answers by status; `gauges`: name without prefix -> value now."""
+    """Where the numbers are. `http`: answers by status; `gauges`: name without prefix -> value now.
+
+    `parts`, `pools`: what each part, and each pool of connections to the database, counts by itself.
+    """
 
     sessions: Callable[[], SessionCounters]
     brokers: Mapping[str, Callable[[], Mapping[str, float]]]
@@ -91,6 +95,8 @@ class Sources:
     dropped_lines: Callable[[], int]
     loop_stalls: Callable[[], int]
     gauges: Mapping[str, Callable[[], float]]
+    parts: Readings
+    pools: Readings
 
 
 class BridgeCollector(Collector):
@@ -104,6 +110,8 @@ class BridgeCollector(Collector):
         yield from self._brokers()
         yield from self._cache()
         yield from self._process()
+        yield from part_families(self._sources.parts)
+        yield from pool_families(self._sources.pools)
 
     def _sessions(self) -> Iterator[Metric]:
         counters = self._sources.sessions()

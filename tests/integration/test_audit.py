@@ -14,7 +14,7 @@ import pytest
 from bridge.audit.chain import ChainBroken, Sealer, Verifier
 from bridge.audit.command import follow, run_tail, run_verify
 from bridge.audit.entries import make_entry
-from bridge.audit.log import AuditLog, LoggedAudit
+from bridge.audit.log import BACKLOG, AuditLog, LoggedAudit
 from bridge.audit.table import Pending, append
 from bridge.config import Settings
 from bridge.config_values import TokenKey
@@ -224,6 +224,19 @@ async def test_what_cannot_be_written_by_the_end_is_left_in_the_log_lines(caplog
     line = next(each for each in caplog.records if each.message == "audit")
     assert (line.action, line.user, line.outcome) == ("stop", ANN[:12], "ok")  # type: ignore[attr-defined]
     assert log.metrics()["dropped"] == 2
+
+
+async def test_somebody_is_told_when_many_entries_wait(database: Database) -> None:
+    log = AuditLog(database, clock=SystemClock(), rng=random.Random(1))  # nobody writes yet
+    for _ in range(BACKLOG - 1):
+        log.record(Action.START, user_key=None, actor="user")
+    assert log.trouble() is None
+    log.record(Action.START, user_key=None, actor="user")
+    assert log.trouble() == "the audit log does not keep up: 1000 entries wait, 0 were dropped"
+    log.start()
+    assert await log.flush(20)
+    assert log.trouble() is None
+    await log.close()
 
 
 def test_actions_are_log_lines_when_there_is_no_database(caplog: pytest.LogCaptureFixture) -> None:

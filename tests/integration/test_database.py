@@ -137,9 +137,13 @@ async def test_a_caller_is_told_in_time_when_every_connection_is_in_use(
     monkeypatch.setattr(rules, "START_S", 0.2)
     async with opened(database_url, size=1) as database:
         async with database.transaction():
+            figures = database.figures()
+            assert (figures["connections"], figures["busy"], figures["connections_most"]) == (1, 1, 1)
             with pytest.raises(DatabaseUnavailable, match="no answer in time"):
                 await database.fetch_value("select 1")
         assert await database.fetch_value("select 1") == 1
+        figures = database.figures()
+        assert (figures["busy"], figures["transactions"], figures["unavailable"]) == (0, 2, 1)
 
 
 async def test_a_caller_is_told_in_time_when_the_server_accepts_nobody(

@@ -11,7 +11,7 @@ from aiohttp import web
 from jwt.algorithms import ECAlgorithm
 
 from bridge.api import jwks
-from bridge.api.jwks import MOST_KEYS, KeySet, usable_keys
+from bridge.api.jwks import AGAIN_S, FRESH_S, MOST_KEYS, KeySet, usable_keys
 from bridge.api.strict_json import NotStrict
 from bridge.runtime.clock import ManualClock
 from core.errors import Unavailable
@@ -163,11 +163,25 @@ async def test_users_do_not_notice_for_an_hour_when_the_issuer_is_in_trouble(sce
         await scene.later(300)
         assert await scene.status() == GOOD
     assert scene.keys.failures >= 5
+    assert "JWKS_URL" in (scene.keys.trouble() or "")
     await scene.later(301)
     assert await scene.status() == UNKNOWN
     scene.issuer.answer = scene.issuer.publish
     scene.clock.advance(60)
     assert await scene.status() == GOOD
+    assert scene.keys.trouble() is None
+
+
+async def test_one_fetch_in_vain_is_no_trouble(scene: Scene):
+    assert await scene.status() == GOOD
+    scene.issuer.answer = broken
+    await scene.later(FRESH_S + 1)
+    assert (scene.keys.failures, scene.keys.trouble()) == (1, None)
+    await scene.later(AGAIN_S)
+    await scene.later(AGAIN_S)
+    assert scene.keys.trouble() is None
+    await scene.later(AGAIN_S)
+    assert (scene.keys.failures, scene.keys.trouble() is None) == (4, False)
 
 
 @pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)

@@ -1,13 +1,24 @@
 """/metrics: the names of DESIGN §11, read from plain counters."""
 
 from dataclasses import dataclass, field
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge.alerts.alerts import Alerts
+from bridge.alerts.alerts import Sources as AlertSources
+from bridge.api.jwks import KeySet
+from bridge.audit.log import AuditLog
+from bridge.cache.general import GeneralCache
+from bridge.db.database import Database
+from bridge.runtime.clock import ManualClock
 from bridge.telemetry.histogram import Histogram
 from bridge.telemetry.metrics import FlushTimes, Sources, metrics_page
+from bridge.telemetry.parts import COUNTERS, GAUGES, POOL_COUNTERS, POOL_GAUGES
+from core.secret import Secret
+from tests.support.fake_services import running_api
 
 
 @dataclass
@@ -52,6 +63,8 @@ def page(flush_times: FlushTimes) -> dict:
         dropped_lines=lambda: 3,
         loop_stalls=lambda: 4,
         gauges={"loop_lag_seconds": lambda: 0.5},
+        parts={"audit": lambda: {"written": 10, "waiting": 2}, "jwks": lambda: {"fetches": 3, "other": 4}},
+        pools={"main": lambda: {**dict.fromkeys((*POOL_GAUGES, *POOL_COUNTERS), 1), "busy": 5}},
     )
     text = metrics_page(sources)().decode()
     return {
@@ -88,6 +101,45 @@ def test_every_agreed_name_is_there():
     assert samples["bridge_http_answers_total", ("status", "200")] == 12
     assert samples["bridge_log_lines_dropped_total",] == 3
     assert ("process_resident_memory_bytes",) in samples
+
+
+def test_what_the_parts_count_is_there_by_part_and_pool():
+    samples = page(FlushTimes())
+    assert samples["bridge_audit_written_total",] == 10
+    assert samples["bridge_audit_waiting",] == 2
+    assert samples["bridge_jwks_fetches_total",] == 3
+    assert samples["bridge_database_busy", ("pool", "main")] == 5
+    assert samples["bridge_database_unavailable_total", ("pool", "main")] == 1
+    assert not [name for name, *_ in samples if "other" in name or "audit_dropped" in name]
+
+
+def alert_sources() -> AlertSources:
+    return AlertSources(
+        stores=dict,
+        brokers=dict,
+        sessions=dict,
+        flusher=dict,
+        loop_lag_ms=lambda: 0.0,
+        not_live=lambda: None,
+        not_ready=lambda: None,
+    )
+
+
+async def test_every_figure_that_a_part_hands_over_is_shown():
+    clock, rng = ManualClock(), Random(1)
+    database = Database(Secret("postgresql://nobody@127.0.0.1:1/none"))
+    cache = GeneralCache([], clock=clock, rng=rng)
+    figures = {
+        "audit": AuditLog(database, clock=clock, rng=rng).metrics(),
+        "alerts": Alerts(None, None, alert_sources(), clock=clock, rng=rng).stats(),
+        "general_cache": cache.counts(),
+        "jwks": KeySet("http://127.0.0.1:1/", clock).figures(),
+    }
+    for part, handed in figures.items():
+        assert handed.keys() == {**GAUGES.get(part, {}), **COUNTERS.get(part, {})}.keys(), part
+    assert database.figures().keys() == {**POOL_GAUGES, **POOL_COUNTERS}.keys()
+    async with running_api() as api:
+        assert {*api.server.figures(), "rates_shared"} == GAUGES["http"].keys()
 
 
 @given(st.lists(st.floats(0, 100)))
