@@ -25,13 +25,14 @@ class UserKeyMode(StrEnum):
 def normalise_user_id(user_id: str) -> str:
     """Apply the one rule: Unicode NFC, surrounding white space removed, no case folding.
 
-    Raises InvalidInput for an empty id, control characters, lone surrogates, or more than 512 bytes.
+    Raises InvalidInput for an empty id, control characters, lone surrogates, characters that this Unicode does not know
+    (a database with a newer one may put them in another order, and take one user for another), or more than 512 bytes.
     """
     normal = unicodedata.normalize("NFC", user_id).strip()
     if not normal:
         raise InvalidInput("the user id is empty", field="userId")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in normal):
-        raise InvalidInput("the user id contains control characters or broken Unicode", field="userId")
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Cn") for c in normal):
+        raise InvalidInput("the user id contains control characters or broken or unknown Unicode", field="userId")
     if len(normal.encode()) > MAX_USER_ID_BYTES:
         raise InvalidInput(f"the user id is longer than {MAX_USER_ID_BYTES} bytes", field="userId")
     return normal

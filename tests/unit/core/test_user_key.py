@@ -34,7 +34,7 @@ def test_one_rule_only_when_normalising() -> None:
     assert normalise_user_id("A@x") != normalise_user_id("a@x")
 
 
-@pytest.mark.parametrize("bad", ["", "   ", "a\x00b", "a\nb", "\ud800", "x" * 513])
+@pytest.mark.parametrize("bad", ["", "   ", "a\x00b", "a\nb", "\ud800", "x\u0378", "x" * 513])
 def test_unusable_ids_are_refused_with_their_field_when_given(bad: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         normalise_user_id(bad)
