@@ -36,6 +36,7 @@ from bridge.telemetry.audit import NO_AUDIT, Action, Audit
 from core.errors import BridgeError, Conflict, InvalidInput, NotFound, Unavailable
 from core.user_key import UserKeyMode, UserKeys, UserKeyScheme, normalise_user_id
 
+MOST_ACCOUNTS = 100  # of one user at one broker, ever started: whatever callers make up is kept
 CREDENTIAL_DEADLINE_S = 2.0
 DRAIN_RETRY_S = 5.0
 STORE_RETRY_S = 2.0
@@ -260,12 +261,14 @@ class SessionService:
         account_id: str | None,
         environment: Environment | None,
     ) -> tuple[str | None, Environment]:
-        """The account and environment that a start means. Raises AccountChoice, InvalidInput, Unavailable."""
+        """The account and environment that a start means. Raises AccountChoice, Conflict, InvalidInput, Unavailable."""
         try:
             known = await self._desired.known(*where)
         except Unavailable as error:
             raise _not_stored() from error
         if account_id is not None:
+            if known.of_account(account_id) is None and len(known.sessions) >= MOST_ACCOUNTS:
+                raise Conflict(f"this user has {MOST_ACCOUNTS} accounts at this broker already")
             session = self._table.find(*where, account_id)
             return account_id, environment_of(account_id, environment, credential, known, session)
         target = environment or credential.environment

@@ -106,6 +106,19 @@ async def test_start_is_refused_whole_when_the_input_is_bad(world: World, option
     assert world.recorder.entries == {}
 
 
+async def test_a_user_has_so_many_accounts_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.sessions.service.MOST_ACCOUNTS", 3)
+    for number in range(3):
+        await world.start(account_id=f"made-up-{number}")
+    with pytest.raises(Conflict):
+        await world.start(account_id="made-up-3")
+    await world.service.stop(user_id="u", broker="fake", account_id="made-up-0")
+    with pytest.raises(Conflict):  # what was stopped is kept too
+        await world.start(account_id="made-up-3")
+    await world.start(account_id="made-up-0")
+    await world.start("v", account_id="made-up-3")
+
+
 async def test_environment_that_the_broker_does_not_have_is_refused(world: World) -> None:
     world.broker.capabilities = Capabilities(environments=(DEMO,))
     with pytest.raises(InvalidInput) as refusal:
