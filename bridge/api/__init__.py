@@ -1,1 +1,1 @@
-"""HTTP control API: routes, callers, schemas, problem documents."""
+"""HTTP control API: routes, callers, requests, answers, problem documents."""

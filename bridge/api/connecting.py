@@ -10,7 +10,7 @@ from contextlib import suppress
 from html import escape
 from typing import Protocol
 
-from bridge.api import schemas
+from bridge.api import answers
 from bridge.api.callers import Caller, acting_for
 from bridge.api.ports import Connecting, Services, StoredCredentials
 from bridge.api.problems import Problem, problem_of
@@ -81,7 +81,7 @@ class ConnectHandlers:
             "scope": connected.scope.value,
             **_covered(connected.covered),
         }
-        return Reply(schemas.render(schemas.ConnectedAnswer, source))
+        return Reply(answers.render(answers.ConnectedAnswer, source))
 
     async def accounts(self: _HasServices, call: Call) -> Reply:
         broker = call.query.broker
@@ -89,7 +89,7 @@ class ConnectHandlers:
         covered = await _credentials(self._services).accounts(user_id=user_id, broker=broker)
         if covered is None:
             raise NoCredentials(f"no {broker} credentials are stored for this user")
-        return Reply(schemas.render(schemas.AccountsAnswer, {"broker": broker, **_covered(covered)}))
+        return Reply(answers.render(answers.AccountsAnswer, {"broker": broker, **_covered(covered)}))
 
     async def enter_credentials(self: _HasServices, call: Call) -> Reply:
         entered = await _credentials(self._services).enter(
@@ -98,7 +98,7 @@ class ConnectHandlers:
             entry=call.body.credentials,
             actor=_actor(call.caller),
         )
-        return Reply(schemas.render(schemas.CredentialsAnswer, entered))
+        return Reply(answers.render(answers.CredentialsAnswer, entered))
 
     async def remove_credentials(self: _HasServices, call: Call) -> Reply:
         """204, also when there was nothing: sessions first, so that none goes on without credentials."""

@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from bridge.api import schemas
+from bridge.api import requests
 from bridge.api.access_log import OK, AccessLog
 from bridge.api.bodies import read_json
 from bridge.api.callers import Access, Caller, CallerResolver, check_access, check_named
@@ -169,7 +169,7 @@ class Dispatcher:
     async def _body(self, route: Route, request: BaseRequest, deadline: float) -> Any:
         if route.body is None:
             return None
-        return schemas.parse(route.body, await read_json(request, deadline), where="body")
+        return requests.parse(route.body, await read_json(request, deadline), where="body")
 
     def _check_host(self, request: BaseRequest) -> None:
         """An open bridge listens on loopback; a foreign host name there is a page that rebinds its own name to us."""
@@ -266,4 +266,4 @@ def _query(route: Route, request: BaseRequest) -> Any:
     data = dict(pairs)
     if len(data) != len(pairs):
         raise Problem("invalid-input", "a parameter is given twice", errors=[("query", "a name appears twice")])
-    return schemas.parse(route.query, data, where="query")
+    return requests.parse(route.query, data, where="query")

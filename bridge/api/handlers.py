@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from bridge.api import schemas
+from bridge.api import answers
 from bridge.api.callers import CallerResolver, acting_for
 from bridge.api.connecting import ConnectHandlers
 from bridge.api.ports import Services, StoreState
@@ -54,7 +54,7 @@ class Handlers(ConnectHandlers):
         left = call.deadline - ANSWER_MARGIN_S - asyncio.get_running_loop().time()
         if (wait := min(call.query.wait, left)) > 0:
             view = await self._sessions.wait(view, wait)
-        return Reply(schemas.render(schemas.StartAnswer, view), status=202)
+        return Reply(answers.render(answers.StartAnswer, view), status=202)
 
     async def stop_session(self, call: Call) -> Reply:
         """202; the sessions end in `stopped`."""
@@ -66,7 +66,7 @@ class Handlers(ConnectHandlers):
         )
         if not stopped:
             raise NotFound("no such session was ever started")
-        views = [schemas.render(schemas.StartAnswer, view) for view in stopped]
+        views = [answers.render(answers.StartAnswer, view) for view in stopped]
         return Reply({**views[0], "sessions": views}, status=202)
 
     async def list_sessions(self, call: Call) -> Reply:
@@ -74,14 +74,14 @@ class Handlers(ConnectHandlers):
         page = await self._sessions.sessions(
             status=query.status, broker=query.broker, after=query.after, limit=query.limit
         )
-        return Reply(schemas.render(schemas.SessionsAnswer, page))
+        return Reply(answers.render(answers.SessionsAnswer, page))
 
     async def user_sessions(self, call: Call) -> Reply:
         views = await self._sessions.of_user(call.user_key)
         if not views:
             raise NotFound("no session of this user is known")
         return Reply(
-            schemas.render(schemas.UserSessionsAnswer, {"user_key": views[0].user_key, "sessions": views}),
+            answers.render(answers.UserSessionsAnswer, {"user_key": views[0].user_key, "sessions": views}),
         )
 
     async def explain(self, call: Call) -> Reply:
@@ -89,7 +89,7 @@ class Handlers(ConnectHandlers):
         if not explanations:
             raise NotFound("no session of this user is known")
         source = {"user_key": explanations[0].session.user_key, "explanations": explanations}
-        return Reply(schemas.render(schemas.UserExplanationsAnswer, source))
+        return Reply(answers.render(answers.UserExplanationsAnswer, source))
 
     async def account(self, call: Call) -> Reply:
         """The record as stored, byte for byte, with three members added at its end."""

@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from bridge.api import schemas
+from bridge.api import answers
 from bridge.api.callers import Access
 from bridge.api.problems import KINDS
 from bridge.api.routes import HTML, JSON, PARAMETERS, ROUTES, Route
@@ -64,7 +64,7 @@ def openapi_json(document: dict[str, Any]) -> bytes:
 
 def _models() -> dict[type[BaseModel], str]:
     """Every model of the table: requests as they validate, answers as they are sent."""
-    models: dict[type[BaseModel], str] = {schemas.ProblemAnswer: "serialization"}
+    models: dict[type[BaseModel], str] = {answers.ProblemAnswer: "serialization"}
     for route in ROUTES:
         if route.body is not None:
             models[route.body] = "validation"

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.support.processes import bridge_process
 from tests.support.waiting import eventually
-from tests.support.world import APP_KEY, OPS_KEY, World, record_key, running_world
+from tests.support.world import API_KEY_SECRET, APP_KEY, OPS_KEY, World, api_keys, record_key, running_world
 
 
 @pytest.fixture
@@ -78,6 +79,22 @@ async def test_a_record_is_readable_after_a_restart_by_another_process(world: Wo
                 assert answer.status == (404 if "999" in query else 200)
         async with world.http.get(f"{url}/account?userKey={started['userKey']}") as answer:
             assert (await answer.json())["reason"]["code"] == "draining"
+
+
+async def test_metrics_show_every_part_that_runs(database_url: str, redis_url: str):
+    env = {"PORT": "0", "DATABASE_URL": database_url, "REDIS_URL": redis_url, "JWKS_URL": "http://127.0.0.1:1/jwks"}
+    env |= {"JWT_ISSUER": "http://127.0.0.1:1/", "CTRADER_CLIENT_ID": "x", "CTRADER_CLIENT_SECRET": "y"}
+    env |= {"API_KEY_SECRET": API_KEY_SECRET, "API_KEYS": api_keys()}
+    async with bridge_process("serve", env=env) as bridge, aiohttp.ClientSession() as http:
+        url = json.loads(await bridge.line(lambda line: '"message":"serving"' in line))["urls"][0]
+        async with http.get(f"{url}/metrics", headers={"Authorization": f"Bearer {OPS_KEY}"}) as answer:
+            text = await answer.text()
+    for name in ("http_in_work 1.0", "http_rates_shared 1.0", "audit_waiting", "alerts_open 0.0", "jwks_fetches_total"):
+        assert f"\nbridge_{name}" in text
+    for tier in ("general-l1", "general-redis", "general-postgres"):
+        assert f'bridge_cache_hits_total{{tier="{tier}"}}' in text
+    for pool in ("main", "records"):
+        assert f'bridge_database_connections_most{{pool="{pool}"}}' in text
 
 
 async def test_metrics_follow_what_happens(world: World):

@@ -1,157 +1,25 @@
-"""What requests may hold and what answers hold: the same models validate and make /openapi.json.
+"""What answers hold: the models that render them and make /openapi.json.
 
-Names are camelCase on the wire. Unknown fields are refused. Must not decide anything: a model checks shape only.
+Names are camelCase on the wire. Must not decide anything: a model is the shape of an answer, made of an object of a
+room or of a mapping.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-
-from bridge.api.problems import Problem
 
 Status = Literal[
     "starting", "connecting", "syncing", "live", "stale", "maintenance", "action_required", "stopped", "fenced"
 ]
 EnvironmentName = Literal["demo", "live"]
-UserId = Annotated[str, Field(min_length=1, max_length=2048, description="The app's own id of the user.")]
-BrokerName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9_-]+$", description="Broker.")]
-AccountId = Annotated[
-    str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="The broker's id of the account.")
-]
-UserKeyText = Annotated[
-    str,
-    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
-    Field(pattern=r"^[0-9a-f]{12,64}$", description="A user key, or at least 12 hex digits of it."),
-]
 Millis = Annotated[int, Field(description="Unix milliseconds.")]
-LONGEST_WAIT_S = 10
-_MESSAGES = {  # where the library speaks of its own types
-    "model_type": "must be a JSON object",
-    "extra_forbidden": "is not known here",
-    "missing": "is required",
-    "string_type": "must be a string",
-}
-LARGEST_PAGE = 1000
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True, frozen=True)
-
-
-class _Query(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, frozen=True)
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, from_attributes=True, populate_by_name=True)
-
-
-class StartRequest(_Request):
-    """Start a session, or find the one that runs."""
-
-    user_id: UserId | None = Field(None, description="Required with an API key.")
-    broker: BrokerName
-    account_id: AccountId | None = None
-    environment: EnvironmentName | None = None
-
-
-class StartWebsocketRequest(StartRequest):
-    """As start-session, for older callers: the broker may be left out."""
-
-    broker: BrokerName | None = None  # type: ignore[assignment]
-
-
-class StopRequest(_Request):
-    """Stop a user's session at a broker; without an account, all of them."""
-
-    user_id: UserId | None = Field(None, description="Required with an API key.")
-    broker: BrokerName
-    account_id: AccountId | None = None
-
-
-class StopWebsocketRequest(StopRequest):
-    """As stop-session, for older callers: the broker may be left out."""
-
-    broker: BrokerName | None = None  # type: ignore[assignment]
-
-
-class NoQuery(_Query):
-    """No parameters."""
-
-
-class StartQuery(_Query):
-    """How long to wait for the session to become live or need the user."""
-
-    wait: float = Field(0, ge=0, le=LONGEST_WAIT_S, allow_inf_nan=False, description="Seconds.")
-
-
-class ListQuery(_Query):
-    """Which sessions to list. `after` is the `next` of the page before."""
-
-    status: Status | None = None
-    broker: BrokerName | None = None
-    after: str | None = Field(None, min_length=1, max_length=512)
-    limit: int = Field(100, ge=1, le=LARGEST_PAGE)
-
-
-class RecordQuery(_Query):
-    """Whose record, at which broker, which account."""
-
-    broker: BrokerName | None = None
-    account_id: AccountId | None = None
-    user_key: UserKeyText | None = None
-
-
-class BrokerQuery(_Query):
-    """Which broker."""
-
-    broker: BrokerName
-
-
-class _BrowserQuery(BaseModel):
-    """What a browser brings along; a broker may add to it, so nothing is refused."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class BeginQuery(_BrowserQuery):
-    """The state in the address that `start` answered."""
-
-    state: str = ""
-
-
-class CallbackQuery(_BrowserQuery):
-    """What the broker sends back: a code, or why there is none."""
-
-    state: str = ""
-    code: str | None = None
-    error: str | None = None
-
-
-class ConnectRequest(_Request):
-    """Begin to connect a broker."""
-
-    user_id: UserId | None = Field(None, description="Required with an API key.")
-    return_to: str = Field(min_length=1, max_length=2048, description="Where the browser goes afterwards.")
-    scope: Literal["accounts", "trading"] = Field("accounts", description="To look, or to trade as well.")
-
-
-class CompleteRequest(_Request):
-    """Finish connecting, as the same user."""
-
-    user_id: UserId | None = Field(None, description="Required with an API key.")
-    ticket: str = Field(min_length=1, max_length=128, description="From the address that the browser came back to.")
-
-
-class CredentialsRequest(_Request):
-    """Credentials of one user at one broker, in the broker's own names."""
-
-    user_id: UserId | None = Field(None, description="Required with an API key.")
-    broker: BrokerName
-    credentials: dict[str, Any] = Field(max_length=16, description="Such as accessToken and environment.")
 
 
 class ReasonAnswer(_Answer):
@@ -437,22 +305,6 @@ class ProblemAnswer(_Answer):
     detail: str
     errors: list[FieldErrorAnswer] | None = None
     accounts: list[AccountChoiceAnswer] | None = None
-
-
-def parse(model: type[BaseModel], data: Any, *, where: str) -> Any:
-    """Validate `data`. Raises Problem 422 with the path of each refused field; `where` names the whole."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        errors = [(_path(each["loc"]) or where, _MESSAGES.get(each["type"], each["msg"])) for each in found[:20]]
-        detail = "; ".join(f"{field}: {message}" for field, message in errors[:3])
-        raise Problem("invalid-input", detail, errors=errors) from None
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    """A dotted path that is safe to print: names come from the caller."""
-    return ".".join(str(part) for part in loc)[:200].encode("utf-8", "replace").decode()
 
 
 def render(model: type[_Answer], source: object) -> dict[str, Any]:
