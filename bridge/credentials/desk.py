@@ -91,7 +91,7 @@ class CredentialDesk:
             log.info(
                 "the broker could not say what is covered", extra={"broker": broker, "error": type(error).__name__}
             )
-            return await self._kept(user_id, broker)
+            return await self._kept(user_id, broker, _why(error))
 
     async def enter(self, *, user_id: str, broker: str, entry: Mapping[str, object], actor: str) -> Entered:
         """Check and keep. Raises InvalidInput with the path of the field (`credentials.accessToken`), Unavailable,
@@ -144,11 +144,11 @@ class CredentialDesk:
         renewed = await self._source.refresh(user_id, broker, credential, adapter.refresh)
         return await adapter.accounts(renewed)
 
-    async def _kept(self, user_id: str, broker: str) -> CoveredAccounts:
+    async def _kept(self, user_id: str, broker: str, why: str) -> CoveredAccounts:
         credential = await self._source.get(user_id, broker)
         as_of = await self._keeper.accounts_as_of(user_id, broker) if self._keeper is not None else None
         if credential is None or as_of is None:
-            raise Unavailable("the broker does not answer, and never said which accounts are covered")
+            raise Unavailable(f"{why}, and it never said which accounts they cover")
         return CoveredAccounts(credential.accounts, as_of, fresh=False)
 
     def _kept_here(self) -> CredentialKeeper:
@@ -168,6 +168,13 @@ def _key(user_key: str, broker: str, credential: Credential) -> str:
     """Where an answer is kept: for this user and these tokens only, and without a part of either."""
     prints = ":".join(sorted(each.fingerprint() for each in credential.secrets.values()))
     return f"accounts:{broker}:{hashlib.sha256(f'{user_key}:{prints}'.encode()).hexdigest()}"
+
+
+def _why(error: Exception) -> str:
+    """Why the broker could not say it: refused credentials do not mend by asking again, and the user should know."""
+    if isinstance(error, BrokerFault) and error.kind in (FaultKind.TOKEN, FaultKind.FATAL_USER):
+        return "the broker refuses the stored credentials, please connect it again"
+    return "the broker cannot be asked about the stored credentials now"
 
 
 def _named(error: InvalidInput) -> InvalidInput:

@@ -125,7 +125,15 @@ async def test_list_kept_before_is_answered_when_the_broker_is_not_heard(monkeyp
 async def test_unavailable_when_the_broker_refuses_and_nothing_was_kept(keeper: bool) -> None:
     world = World(keeper=keeper)
     world.broker.covered = fault()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="cannot be asked"):
+        await world.accounts()
+
+
+async def test_refusal_says_to_connect_again_when_the_broker_refuses_the_credentials() -> None:
+    world = World()
+    world.broker.covered = fault(FaultKind.FATAL_USER)
+    world.keeper.as_of = None
+    with pytest.raises(Unavailable, match="connect it again"):
         await world.accounts()
 
 
