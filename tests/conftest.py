@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for: real stores and the official client."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from hypothesis import settings
 from bridge.db.database import Database
 from bridge.embedded.postgres import PostgresServer
 from bridge.embedded.valkey import ValkeyServer
+from bridge.telemetry.logs import OURS, JsonFormatter
 from core.secret import Secret
+from tests.support.canaries import assert_clean, stored_in_postgres
 from tests.support.databases import make_database, migrate_database
 from tests.support.official_client import official_client_python as make_official_client
 
@@ -25,6 +28,34 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if pyfuncitem.get_closest_marker("asyncio") is None:
         pyfuncitem.funcargs.pop("event_loop_policy", None)
     return (yield)
+
+
+class _Lines(logging.Handler):
+    """What our code hands to the log, before anything is cut from it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(JsonFormatter())
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_handed_to_the_log() -> Iterator[None]:
+    """The filter of the log is the last net: our own code, run here in the test's process, may not need it."""
+    handler = _Lines()
+    loggers = [logging.getLogger(name) for name in OURS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert_clean("\n".join(handler.lines), "what was handed to the log")
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +110,11 @@ def empty_database_url(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def database_url(postgres: PostgresServer, _migrated: str) -> str:
-    """URL of a new database with every migration applied, as its owner."""
-    return asyncio.run(make_database(postgres, template=_migrated))
+def database_url(postgres: PostgresServer, _migrated: str) -> Iterator[str]:
+    """URL of a new database with every migration applied, as its owner. No secret may be in it afterwards."""
+    url = asyncio.run(make_database(postgres, template=_migrated))
+    yield url
+    assert_clean(asyncio.run(stored_in_postgres(url)), "the database")
 
 
 @pytest.fixture

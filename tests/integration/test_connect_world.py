@@ -13,6 +13,7 @@ import aiohttp
 import asyncpg
 import pytest
 
+from tests.support.canaries import plant_passing
 from tests.support.waiting import eventually
 from tests.support.world import APP_KEY, World, running_world
 
@@ -22,6 +23,11 @@ HIDDEN = re.compile(r'type="hidden" name="(\w+)" value="([^"]*)"')
 SIM_USER = 2  # who the visitor is at the broker
 
 pytestmark = pytest.mark.slow
+
+
+def parameters(address: str) -> dict[str, str]:
+    """The query of an address."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
 
 
 class Visitor:
@@ -35,6 +41,7 @@ class Visitor:
         async with self._http.get(url) as answer:
             assert answer.status == 200, await answer.text()
             page = await answer.text()
+        plant_passing(*(cookie.value for cookie in self._http.cookie_jar))
         assert "Simulated cTrader" in page
         return {name: unescape(value) for name, value in HIDDEN.findall(page)}
 
@@ -44,7 +51,9 @@ class Visitor:
         data = {**fields, "user": str(SIM_USER), "decision": decision}
         async with self._http.post(page, data=data, allow_redirects=False) as answer:
             assert answer.status == 303
-            return answer.headers["Location"]
+            callback = answer.headers["Location"]
+        plant_passing(*parameters(callback).values())  # state and code
+        return callback
 
     async def come_back(self, callback: str) -> dict[str, str]:
         """Visit the callback; what the app is told."""
@@ -52,7 +61,9 @@ class Visitor:
             assert answer.status == 303, await answer.text()
             target = answer.headers["Location"]
         assert target.startswith(BACK)
-        return {name: values[0] for name, values in parse_qs(urlsplit(target).query).items()}
+        brought = parameters(target)
+        plant_passing(brought.get("ticket", ""))
+        return brought
 
 
 @asynccontextmanager

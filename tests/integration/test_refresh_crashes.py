@@ -17,6 +17,7 @@ import pytest
 from tests.support.processes import bridge_process
 
 PROGRAM = "tests.support.refresh_program"
+THE_TOKEN = ("sim-access-",)  # which the program prints when it is asked to race
 LIVE, NEEDS_USER = ["live", None], ["action_required", "token_revoked"]
 
 pytestmark = pytest.mark.slow
@@ -87,8 +88,8 @@ async def test_two_processes_that_renew_at_once_make_one_request(surroundings: M
     ):
         assert await store.ended(within_s=30) == 0, store.output
     async with (
-        bridge_process("race", moment, way, env=surroundings, module=PROGRAM) as one,
-        bridge_process("race", moment, way, env=surroundings, module=PROGRAM) as two,
+        bridge_process("race", moment, way, env=surroundings, module=PROGRAM, prints=THE_TOKEN) as one,
+        bridge_process("race", moment, way, env=surroundings, module=PROGRAM, prints=THE_TOKEN) as two,
     ):
         lines = await asyncio.gather(
             *(each.line(lambda line: line.startswith("{"), within_s=60) for each in (one, two))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.canaries import plant
 from tests.support.processes import bridge_process
 from tests.support.waiting import eventually
 
@@ -62,6 +63,7 @@ async def test_a_new_key_and_its_entry_open_the_bridge(tmp_path: Path):
         assert await process.ended() == 0
         lines = dict(re.split("=|: ", line, maxsplit=1) for line in process.stdout if not line.startswith("#"))
     assert lines["API_KEYS"].startswith("me:ops:")
+    plant(lines["key"].partition(".")[2])
     env = {"PORT": "0", "API_KEYS": lines["API_KEYS"], "API_KEY_SECRET": lines["API_KEY_SECRET"]}
     async with bridge_process("serve", env=env) as bridge:
         import json

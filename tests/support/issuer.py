@@ -13,10 +13,12 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from bridge.api.user_tokens import UserTokens
 from bridge.runtime.clock import Clock
+from tests.support.canaries import plant
 
 ISSUER = "https://project.example/auth/v1"
 AUDIENCE = "authenticated"
 HS_SECRET = "only-for-tests-shared-secret-0123456789"
+plant(HS_SECRET)
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 

@@ -1,17 +1,20 @@
 """`python -m bridge ...` as a child process: started, watched for a line, stopped by its own process id.
 
-The child gets a clean environment (PATH, HOME and what the test names), so that nobody's shell changes a test.
+The child gets a clean environment (PATH, HOME and what the test names), so that nobody's shell changes a test, and logs
+at DEBUG unless the test says otherwise.
 
-Invariant: when the `async with` block ends the child is gone.
+Invariants: when the `async with` block ends the child is gone; everything it said has been searched for secrets.
 """
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+from tests.support.canaries import assert_clean, secrets_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES_KEPT = 20_000
@@ -25,6 +28,7 @@ class BridgeProcess:
         self._changed = asyncio.Condition()
         self._readers: list[asyncio.Task[None]] = []
         self._open_streams = 2
+        self.said = bytearray()  # all of it, both streams
         self.stdout: list[str] = []
         self.stderr: list[str] = []
 
@@ -98,6 +102,7 @@ class BridgeProcess:
 
     async def _read(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
         async for raw in stream:
+            self.said += raw
             async with self._changed:
                 lines.append(raw.decode(errors="replace").rstrip("\n"))
                 del lines[:-LINES_KEPT]
@@ -109,9 +114,13 @@ class BridgeProcess:
 
 @asynccontextmanager
 async def bridge_process(
-    *arguments: str, env: Mapping[str, str] | None = None, module: str = "bridge"
+    *arguments: str, env: Mapping[str, str] | None = None, module: str = "bridge", prints: Collection[str] = ()
 ) -> AsyncIterator[BridgeProcess]:
-    """Run `python -m bridge <arguments>` (or another module) from the root of the checkout until the block ends."""
+    """Run `python -m bridge <arguments>` (or another module) from the root of the checkout until the block ends.
+
+    AssertionError when it said a secret. `prints`: secrets that it is asked to print.
+    """
+    secrets = secrets_of(env or {})
     clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -119,7 +128,7 @@ async def bridge_process(
         module,
         *arguments,
         cwd=ROOT,
-        env={**clean, "PYTHONUNBUFFERED": "1", **(env or {})},
+        env={**clean, "PYTHONUNBUFFERED": "1", "LOG_LEVEL": "DEBUG", **(env or {})},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -131,3 +140,5 @@ async def bridge_process(
         yield running
     finally:
         await running.close()
+        also = secrets | secrets_of(env or {})  # tokens have been renewed
+        assert_clean(bytes(running.said), f"the output of {module} {' '.join(arguments)}", also=also, but=prints)

@@ -27,6 +27,7 @@ from bridge.db.database import Database
 from bridge.runtime.clock import Clock, SystemClock
 from core.secret import Secret
 from core.user_key import UserKeyScheme
+from tests.support.canaries import plant
 
 BROKER = "broker"
 QUICK = RenewalTimes(request_s=2.0, lease_s=3.0, wait_s=10.0, shortest_s=0.01, longest_s=0.1, close_s=0.5)
@@ -34,7 +35,9 @@ QUICK = RenewalTimes(request_s=2.0, lease_s=3.0, wait_s=10.0, shortest_s=0.01, l
 
 def sealing_key(key_id: str = "k1") -> TokenKey:
     """The key of that id, the same each time."""
-    return TokenKey(key_id, Secret(base64.b64encode(hashlib.sha256(key_id.encode()).digest()).decode()))
+    key = base64.b64encode(hashlib.sha256(key_id.encode()).digest()).decode()
+    plant(key)
+    return TokenKey(key_id, Secret(key))
 
 
 def vault_of(*key_ids: str) -> Vault:
@@ -42,7 +45,9 @@ def vault_of(*key_ids: str) -> Vault:
 
 
 def entry(user: str = "ann", **changes: Any) -> dict[str, Any]:
-    return {"accessToken": f"{user}-access", "refreshToken": f"{user}-refresh", "environment": "demo", **changes}
+    tokens = {"accessToken": f"{user}-access", "refreshToken": f"{user}-refresh"}
+    plant(*tokens.values())
+    return {**tokens, "environment": "demo", **changes}
 
 
 def token(credential: Credential | None) -> str:

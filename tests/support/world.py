@@ -18,12 +18,14 @@ import aiohttp
 
 from bridge.embedded.surroundings import free_port
 from bridge.embedded.valkey import ValkeyServer
+from tests.support.canaries import assert_clean, plant, secrets_of, stored_in_postgres, stored_in_redis
 from tests.support.processes import BridgeProcess, bridge_process
 from tests.support.waiting import eventually
 
 API_KEY_SECRET = "only-for-tests-0123456789abcdefghij"
 APP_KEY = "app.app-key-of-the-tests-0123456789"
 OPS_KEY = "ops.ops-key-of-the-tests-0123456789"
+plant(API_KEY_SECRET, APP_KEY.partition(".")[2], OPS_KEY.partition(".")[2])
 
 
 def api_keys() -> str:
@@ -68,6 +70,7 @@ class World:
         """Call the bridge's API; the status is added to the answer as `_status`."""
         headers = {"Authorization": f"Bearer {key}"} | ({"X-User-Id": user} if user else {})
         async with self.http.request(method, f"{self.url}{path}", json=body, headers=headers) as answer:
+            assert_clean(f"{answer.headers} {await answer.text()}", f"the answer to {method} {path}", answer=True)
             data = await answer.json(content_type=None)
             return {**data, "_status": answer.status}
 
@@ -112,6 +115,14 @@ class World:
             return await self.live() == len(self.users)
 
         await eventually(enough, within_s=within_s, every_s=0.1, what="all sessions live")
+
+    async def search_stores(self) -> None:
+        """No secret may be in what was stored."""
+        also = secrets_of(self.env)
+        if self.valkey.running:
+            assert_clean(stored_in_redis(self.valkey.url), "what is in Redis", also=also)
+        if url := self.env.get("DATABASE_URL"):
+            assert_clean(await stored_in_postgres(url), "what is in Postgres", also=also)
 
     def records(self, users: Sequence[str] | None = None) -> list[Any]:
         """The users' records as they stand in the store (None where nothing is)."""
@@ -175,3 +186,4 @@ async def running_world(
         except BaseException:
             print(world.bridge.output)  # a failed run explains itself
             raise
+        await world.search_stores()
