@@ -19,7 +19,9 @@ Millis = Annotated[int, Field(description="Unix milliseconds.")]
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, from_attributes=True, populate_by_name=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel, from_attributes=True, populate_by_name=True, hide_input_in_errors=True
+    )
 
 
 class ReasonAnswer(_Answer):

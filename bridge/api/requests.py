@@ -38,11 +38,13 @@ _MESSAGES = {  # where the library speaks of its own types
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", alias_generator=to_camel, strict=True, frozen=True, hide_input_in_errors=True
+    )
 
 
 class _Query(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, frozen=True)
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, frozen=True, hide_input_in_errors=True)
 
 
 class StartRequest(_Request):
@@ -110,7 +112,7 @@ class BrokerQuery(_Query):
 class _BrowserQuery(BaseModel):
     """What a browser brings along; a broker may add to it, so nothing is refused."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class BeginQuery(_BrowserQuery):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import traceback
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.api.bodies import LARGEST_BODY, loads
 from bridge.api.problems import Problem
+from bridge.api.requests import StartRequest, parse
 from tests.support.fake_services import BOTH_KEY, Api, running_api
 from tests.support.raw_http import RawAnswer, exchange, read_answer
 
