@@ -62,7 +62,7 @@ class Copy:
 
     def offer(self, writes: Sequence[Write]) -> None:
         """Take over what the primary accepted. Dropped while the copy is away: it gets everything on its return."""
-        if self.contact.usable:
+        if self.contact.usable and writes:
             for write in writes:
                 self._pending[write.key] = write
             self._wake.set()

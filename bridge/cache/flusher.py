@@ -23,6 +23,8 @@ from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler, Tasks
 
 RELEASE_WAIT_S = 3.0
+PATIENCE = 0.5  # share of a drain's time in which the primary must have said something
+CUT_OFF_S = 0.2
 GRAIN_S = 0.001  # no timer is finer, so that two clocks of unlike resolution never spin
 
 
@@ -58,6 +60,7 @@ class Flusher:
         self._leaving: set[Entry] = set()  # released, last state not yet written
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
+        self._driver: asyncio.Task[None] | None = None
         self.alive_at = clock.monotonic()
         self.fenced = 0
         self.unstorable = 0
@@ -108,18 +111,48 @@ class Flusher:
 
     async def start(self) -> None:
         """Start writing. The stores must have been opened."""
-        self._tasks.start(self._run(), name="primary", essential=True)
+        self._driver = self._tasks.start(self._run(), name="primary", essential=True)
         for copy in self._copies:
             self._tasks.start(copy.run(), name=f"copy {copy.contact.store.name}", essential=True)
 
     async def drain(self, deadline_s: float) -> int:
-        """Write the present state of every entry at once; returns how many could not be written by the deadline."""
+        """Write the present state of every entry at once; returns how many reached no store by the deadline.
+
+        A primary that says nothing for half of that time is left waiting: what the copies can be told, they are told.
+        """
+        told: set[Entry] = set()
+        began = self._clock.monotonic()
+        primary = self._primary.contact
+        self._urge_all()
+        await self._until(lambda: self._all_written() or not primary.usable, deadline_s * PATIENCE)
+        if (not primary.usable or primary.heard_at < began) and not self._all_written():
+            told = await self._tell_copies()
+        await self._until(self._all_written, deadline_s - (self._clock.monotonic() - began))
+        return sum(not entry.written and entry not in told for entry in self._entries.values())
+
+    async def _tell_copies(self) -> set[Entry]:
+        """Cut the primary's writer off, in whatever it waits; give the copies what it did not take; let it try on.
+
+        Returns what some copy has taken.
+        """
+        if self._driver is not None:
+            self._driver.cancel()
+            await asyncio.wait({self._driver}, timeout=CUT_OFF_S)
+        self._urge_all()
+        while entries := self._plan.take(CHUNK):
+            await self._flush_to_copies(entries)
+        await self._until(lambda: not any(copy.waiting for copy in self._copies), CUT_OFF_S)
+        told = {entry for entry in self._entries.values() if entry.written} if self._copies_usable() else set()
+        self._urge_all()
+        self._driver = self._tasks.start(self._run(), name="primary", essential=True)
+        return told
+
+    def _urge_all(self) -> None:
         now = self._clock.monotonic()
         for entry in self._entries.values():
+            entry.urgent = False  # of a chunk that was cut off, maybe
             self._plan.urge(entry, now)
         self._wake.set()
-        await self._until(self._all_written, deadline_s)
-        return sum(not entry.written for entry in self._entries.values())
 
     async def close(self) -> None:
         """Stop writing. Stores are closed by whoever opened them."""
@@ -243,6 +276,7 @@ class Flusher:
         except (StoreUnavailable, TimeoutError) as error:
             self._plan.put_back(entries)
             self._primary.failed(error)
+            self._progress.set()
             return
         held = {refusal.key: refusal for refusal in refusals}
         accepted: list[Write] = []

@@ -774,6 +774,55 @@ async def test_drain_ends_at_its_deadline_when_the_store_hangs(
     assert clock.passed - before == pytest.approx(1.0, abs=0.01)
 
 
+async def test_a_copy_that_goes_away_is_noticed_while_the_primary_is_away_and_nothing_changes(
+    pair: Flusher, store: FakeStore, copy: FakeStore
+) -> None:
+    register(pair, 1)
+    await asyncio.sleep(2)
+    store.away = True
+    await asyncio.sleep(3)
+    copy.away = True
+    await asyncio.sleep(5)
+    assert [health.state for health in pair.health().values()] == ["down", "down"]
+
+
+@pytest.mark.parametrize("how", ["hanging", "away", "away before"])
+async def test_drain_tells_the_copy_when_the_primary_does_not_answer(
+    pair: Flusher, store: FakeStore, copy: FakeStore, clock: LoopClock, how: str
+) -> None:
+    entries, sources = register(pair, 700)
+    await asyncio.sleep(2)
+    store.hanging, store.away = how == "hanging", how != "hanging"
+    if how == "away before":
+        change(pair, entries[0], balance="5.00", urgent=True)
+        await asyncio.sleep(1)
+    for source in sources:
+        source.status = RecordStatus.STALE
+        source.reason = Reason(ReasonCode.DRAINING, "The bridge is restarting.")
+    before = clock.passed
+    assert await pair.drain(1.0) == 0
+    assert clock.passed - before <= 1.01
+    for entry in entries:
+        assert copy.document(entry.keys[0])["reason"]["code"] == "draining"
+
+
+async def test_drain_still_reaches_the_primary_when_it_answers_again_in_time(
+    pair: Flusher, store: FakeStore, copy: FakeStore, clock: LoopClock
+) -> None:
+    entries, sources = register(pair, 3)
+    await asyncio.sleep(2)
+    store.delay_s = 30.0
+    for source in sources:
+        source.status = RecordStatus.STALE
+        source.reason = Reason(ReasonCode.DRAINING, "The bridge is restarting.")
+    draining = asyncio.ensure_future(pair.drain(2.0))
+    await asyncio.sleep(0.5)
+    store.delay_s = 0.1
+    assert await draining == 0
+    for each in (store, copy):
+        assert each.document(entries[0].keys[0])["reason"]["code"] == "draining"
+
+
 # ---------------------------------------------------------------- defects and telemetry
 
 
