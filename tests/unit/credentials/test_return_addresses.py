@@ -82,6 +82,7 @@ def test_address_is_allowed_when_origin_and_path_are_on_the_list(address: str) -
         "data:text/html,https://app.example.com",
         "http://app.example.com/",
         "https://app.example.com:8443/",
+        "https://app.example.com:0/",
         "https://app.example.com.evil.example/",
         "https://app.example.comevil.example/",
         "https://evil.example/https://app.example.com",
