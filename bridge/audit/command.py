@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from datetime import UTC, datetime
 
 import orjson
@@ -42,16 +41,16 @@ async def _verify(database: Database, verifier: Verifier) -> int:
     try:
         await follow(database, verifier)
     except ChainBroken as error:
-        _say(f"BROKEN at row {error.seq}: {error}")
-        _say(f"rows before it that are well: {verifier.rows}")
+        print(f"BROKEN at row {error.seq}: {error}")
+        print(f"rows before it that are well: {verifier.rows}")
         first = await before_first(database)
         if error.seq == 1 and first.seq and not verifier.rows:
-            _say(f"the first row that is there follows {first.seq}:{first.hash.hex()}: if older rows were removed on")
-            _say("purpose, compare that with what was kept of them and give it with --from")
+            print(f"the first row that is there follows {first.seq}:{first.hash.hex()}: if older rows were removed on")
+            print("purpose, compare that with what was kept of them and give it with --from")
         return BROKEN
-    _say(f"the audit log is whole: {verifier.rows} rows")
-    _say(f"sealed: {verifier.sealed}  without seal: {verifier.unsealed}  by a key not here: {verifier.unknown_key}")
-    _say(f"head: {verifier.head.seq}:{verifier.head.hash.hex()}  (keep it elsewhere; verify later with --expect)")
+    print(f"the audit log is whole: {verifier.rows} rows")
+    print(f"sealed: {verifier.sealed}  without seal: {verifier.unsealed}  by a key not here: {verifier.unknown_key}")
+    print(f"head: {verifier.head.seq}:{verifier.head.hash.hex()}  (keep it elsewhere; verify later with --expect)")
     return 0
 
 
@@ -73,7 +72,7 @@ async def run_tail(settings: Settings, *, limit: int = 20) -> int:
     await database.open()
     try:
         for row in await last_rows(database, max(1, min(limit, 10_000))):
-            _say(line(row))
+            print(line(row))
     finally:
         await database.close()
     return 0
@@ -100,7 +99,3 @@ def _database(settings: Settings) -> Database:
     if settings.database_url is None:
         raise ConfigurationError("DATABASE_URL: is not set, and the audit log is kept there")
     return Database(settings.database_url, size=1, name="pulse-bridge audit")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from bridge.config import Settings
 from bridge.db.database import Database
 from bridge.db.export import export
@@ -16,8 +14,8 @@ from core.errors import ConfigurationError
 def run_export(folder: str) -> int:
     """Write Supabase migration files into `folder`; needs no database. Raises ConfigurationError."""
     for path in export(folder):
-        _say(path)
-    _say("apply them with `supabase db push` (with --include-all when the project has later migrations)")
+        print(path)
+    print("apply them with `supabase db push` (with --include-all when the project has later migrations)")
     return 0
 
 
@@ -33,16 +31,12 @@ async def run_migrate(settings: Settings, *, only_check: bool = False) -> int:
     try:
         if only_check:
             lacking = await check(database)
-            _say(f"the database lacks {', '.join(map(str, lacking))}" if lacking else "the database is up to date")
+            print(f"the database lacks {', '.join(map(str, lacking))}" if lacking else "the database is up to date")
             return 1 if lacking else 0
         applied = await prepare_database(database, SystemClock())
     finally:
         await database.close()
     for each in applied:
-        _say(f"applied {each}")
-    _say("the database is up to date")
+        print(f"applied {each}")
+    print("the database is up to date")
     return 0
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")

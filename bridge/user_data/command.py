@@ -54,26 +54,26 @@ async def run_erase(
         whom = await places.find(user)
         if not yes:
             _list(await tell(places, whom, note=False))
-            _say("nothing was erased: add --yes")
+            print("nothing was erased: add --yes")
             return 0
-        _say(f"erasing {whom.user_key} (and whatever is under {', '.join(whom.keys[1:]) or 'no other key'})")
+        print(f"erasing {whom.user_key} (and whatever is under {', '.join(whom.keys[1:]) or 'no other key'})")
         erased = await erase(places, whom, wait_s=wait_s, fences=forget_fences)
     return _report(erased, settings, forget_fences)
 
 
 def _report(erased: Erased, settings: Settings, forgotten: bool) -> int:
-    _say(f"erased: {erased.records} records, {erased.sessions} sessions, {erased.grants} grants")
+    print(f"erased: {erased.records} records, {erased.sessions} sessions, {erased.grants} grants")
     if not (erased.known or erased.records):
-        _say("nothing was stored of this user")
+        print("nothing was stored of this user")
     if erased.keys and not forgotten:
-        _say(f"fences stay under {len(erased.keys)} keys, which hold the user key and account ids, so that a process")
-        _say("that was away cannot write there; with the bridge stopped, --forget-fences leaves none")
-    _say("not touched: backups, logs, what the app stores itself (its settings rows among it)")
+        print(f"fences stay under {len(erased.keys)} keys, which hold the user key and account ids, so that a process")
+        print("that was away cannot write there; with the bridge stopped, --forget-fences leaves none")
+    print("not touched: backups, logs, what the app stores itself (its settings rows among it)")
     if settings.bridge_credentials_file is not None:
-        _say("not touched: the credentials file; remove the user's entry there")
+        print("not touched: the credentials file; remove the user's entry there")
     if not erased.settled:
-        _say("no bridge has ended the user's sessions in time; one that runs ends them as soon as it sees this, and")
-        _say("can write nothing meanwhile")
+        print("no bridge has ended the user's sessions in time; one that runs ends them as soon as it sees this, and")
+        print("can write nothing meanwhile")
         return NOT_SURE
     return 0
 
@@ -81,9 +81,9 @@ def _report(erased: Erased, settings: Settings, forgotten: bool) -> int:
 def _list(told: dict[str, Any]) -> None:
     for name in ("sessions", "defaultAccounts", "grants", "consents", "audit"):
         if name in told:
-            _say(f"{name}: {len(told[name])}")
+            print(f"{name}: {len(told[name])}")
     for store, held in told["records"].items():
-        _say(f"records in {store}: {len(held)}")
+        print(f"records in {store}: {len(held)}")
 
 
 def _write(path: str, text: str) -> None:
@@ -94,7 +94,3 @@ def _write(path: str, text: str) -> None:
         raise InvalidInput(f"{path}: {error.strerror}", field="--output") from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -28,15 +27,15 @@ async def run_migrate_keys(settings: Settings, stores: Sequence[Store], brokers:
     async with opened_places(settings, stores, brokers) as places, _alone(settings):
         vault = Vault(settings.token_encryption_keys) if settings.token_encryption_keys else None
         moved = await migrate_keys(places, vault)
-    _say(f"users moved: {moved.users} (of {moved.of})")
-    _say(f"grants sealed anew: {moved.grants}, records copied: {moved.records}")
+    print(f"users moved: {moved.users} (of {moved.of})")
+    print(f"grants sealed anew: {moved.grants}, records copied: {moved.records}")
     if settings.user_key_mode is UserKeyMode.DUAL:
-        _say("start the bridge again with USER_KEY_MODE=dual: it writes every record under both keys")
-        _say("when all readers use the keyed ones, set USER_KEY_MODE=keyed, restart it and run")
-        _say("`python -m bridge user-keys finish`")
+        print("start the bridge again with USER_KEY_MODE=dual: it writes every record under both keys")
+        print("when all readers use the keyed ones, set USER_KEY_MODE=keyed, restart it and run")
+        print("`python -m bridge user-keys finish`")
     else:
-        _say("start the bridge again; `python -m bridge user-keys finish` removes the records under plain keys")
-    _say("settings rows of the app under plain keys are the app's: it should name them anew")
+        print("start the bridge again; `python -m bridge user-keys finish` removes the records under plain keys")
+    print("settings rows of the app under plain keys are the app's: it should name them anew")
     return 0
 
 
@@ -45,7 +44,7 @@ async def run_finish_keys(settings: Settings, stores: Sequence[Store], brokers: 
     async with opened_places(settings, stores, brokers) as places, _alone(settings):
         await check_user_keys(needed(places.database), places.scheme)
         done = await finish_keys(places)
-    _say(f"records removed under plain keys: {done.records} (of {done.of} users, in {len(stores)} stores)")
+    print(f"records removed under plain keys: {done.records} (of {done.of} users, in {len(stores)} stores)")
     return 0
 
 
@@ -62,7 +61,3 @@ async def _alone(settings: Settings) -> AsyncIterator[None]:
             yield
     finally:
         await database.close()
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
