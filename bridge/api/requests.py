@@ -157,10 +157,11 @@ def parse(model: type[BaseModel], data: Any, *, where: str) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        errors = [(_path(each["loc"]) or where, _MESSAGES.get(each["type"], each["msg"])) for each in found[:20]]
-        detail = "; ".join(f"{field}: {message}" for field, message in errors[:3])
-        raise Problem("invalid-input", detail, errors=errors) from None
+        found = error.errors(include_url=False, include_input=False)
+    # no longer while the library's error is handled: it names what was sent, and a fault of ours would print it
+    errors = [(_path(each["loc"]) or where, _MESSAGES.get(each["type"], each["msg"])) for each in found[:20]]
+    detail = "; ".join(f"{field}: {message}" for field, message in errors[:3])
+    raise Problem("invalid-input", detail, errors=errors)
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

@@ -231,3 +231,15 @@ def test_strict_json_reads_what_the_standard_reads(value: Any):
             loads(f"[{json.dumps(float('nan'))}]".encode())
     else:
         assert loads(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"broker": "sim", "canary-0123456789": 1}, {"broker": "sim" * 12 + "canary-0123456789"}, {"broker": ["canary-1"]}],
+)
+def test_what_was_refused_is_repeated_nowhere_since_it_may_be_a_secret(data: dict[str, Any]):
+    with pytest.raises(Problem) as caught:
+        parse(StartRequest, data, where="body")
+    assert "canary" not in repr(caught.value.document())
+    assert "canary" not in "".join(traceback.format_exception(caught.value))  # as a crash would print it
+    assert caught.value.__context__ is None
