@@ -253,7 +253,10 @@ class App:
         )
 
     async def _drain(self) -> None:
-        """Not ready, nothing new, last records as stale, sockets closed; in time, whatever hangs (faults.md §4.8)."""
+        """Not ready, nothing new, last records as stale, sockets closed; in time, whatever hangs (faults.md §4.8).
+
+        The guard stays until the process is gone: what comes after, down to a thread that hangs, must be in time too.
+        """
         budget_s = self._settings.drain_seconds
         log.info("draining", extra={"cause": self.shutdown.cause, "seconds": budget_s})
         guard = threading.Timer(budget_s - GUARD_S, os._exit, (CRASHED if self._crashed else 0,))
@@ -278,7 +281,6 @@ class App:
         ]
         for what, work in closing:
             await self._in_time(what, work, budget_s * CLOSING_SHARE)
-        guard.cancel()
         log.info("ended", extra={"cause": self.shutdown.cause})
 
     async def _last_flush(self, seconds: float) -> None:

@@ -122,7 +122,8 @@ async def run_kill_drill(
     assert all(world.accounts[user] in wanted for user in steady)
     assert held <= noted, f"{len(held - noted)} of {len(held)} accounts at risk were not known to be"
     before = await world.sim("GET", "/counters")
-    say(f"killed with {len(wanted)} wanted, {len(noted)} of them at risk, {commands.accepted} commands accepted")
+    said = f"{commands.accepted} commands accepted, {commands.refused} could not be stored in time"
+    say(f"killed with {len(wanted)} wanted, {len(noted)} of them at risk; {said}")
 
     started_at = time.monotonic()
     async with bridge_process("serve", env=world.env) as world.bridge:
@@ -160,7 +161,7 @@ class Commands:
         self._users = users
         self._rng = rng
         self.last: dict[str, bool | None] = dict.fromkeys(users, True)
-        self.accepted = 0
+        self.accepted = self.refused = 0
 
     async def more(self, count: int) -> None:
         """Wait until so many more were accepted."""
@@ -184,9 +185,10 @@ class Commands:
                 answer = await self._world.api("POST", path, key=APP_KEY, body=body)
             except (aiohttp.ClientError, OSError):
                 return  # killed: nobody knows
-            assert answer["_status"] in (202, 429), answer
-            self.last[user] = start if answer["_status"] == 202 else before
+            assert answer["_status"] in (202, 429, 503), answer
+            self.last[user] = {202: start, 429: before}.get(answer["_status"])  # 503: it may be stored or not
             self.accepted += answer["_status"] == 202
+            self.refused += answer["_status"] == 503
             await asyncio.sleep(self._rng.uniform(0.2, 1.0))  # the pace of the load
 
 
