@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from bridge.audit.chain import Sealer
+from bridge.audit.table import check_sealer
 from bridge.config import Settings
 from bridge.credentials.rotation import check_keys
 from bridge.credentials.vault import Vault
@@ -12,7 +14,9 @@ from bridge.db.migrate import check
 from bridge.db.startup import SKEW_MS, check_clock
 from bridge.findings import Finding
 from bridge.runtime.clock import Clock
+from bridge.user_data.key_material import look_at_user_keys
 from core.errors import BridgeError, ConfigurationError
+from core.user_key import UserKeyScheme
 
 STEP_S = 10.0
 _WHO = """
@@ -29,7 +33,6 @@ where c.relnamespace = 'public'::pg_catalog.regnamespace and c.relkind = 'r'
        and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')))
 order by c.relname
 """
-_SEALED = "select count(*) from public.bridge_grants where sealed is not null"
 
 
 async def database_findings(settings: Settings, clock: Clock) -> list[Finding]:
@@ -67,6 +70,7 @@ async def _examine(settings: Settings, database: Database, clock: Clock, finding
     findings.append(await _rights(settings, database, row["me"]))
     if schema.ok:
         findings.append(await _keys(settings, database))
+        findings.append(await _user_keys(settings, database))
 
 
 async def _clock(database: Database, clock: Clock) -> Finding:
@@ -102,17 +106,23 @@ async def _rights(settings: Settings, database: Database, me: str) -> Finding:
 
 async def _keys(settings: Settings, database: Database) -> Finding:
     what, keys = "token keys", settings.token_encryption_keys
-    if not keys:
-        if await database.fetch_value(_SEALED):
-            advice = "set TOKEN_ENCRYPTION_KEYS as it was when they were stored"
-            return Finding(what, False, "stored credentials cannot be opened", advice)
-        advice = "set TOKEN_ENCRYPTION_KEYS (python -m bridge keys new-token-key) so that users can connect brokers"
-        return Finding(what, None, "not set, no credentials can be stored", advice)
     try:
-        await check_keys(database, Vault(keys))
+        await check_keys(database, Vault(keys) if keys else None)
+        await check_sealer(database, Sealer(keys))
     except ConfigurationError as error:
         return Finding(what, False, _without_name(error), "add the key that is missing to TOKEN_ENCRYPTION_KEYS")
+    if not keys:
+        advice = "set TOKEN_ENCRYPTION_KEYS (python -m bridge keys new-token-key) so that users can connect brokers"
+        return Finding(what, None, "not set, no credentials can be stored", advice)
     return Finding(what, True, f"{len(keys)} key(s); every stored credential has its key")
+
+
+async def _user_keys(settings: Settings, database: Database) -> Finding:
+    try:
+        await look_at_user_keys(database, UserKeyScheme(settings.user_key_mode, settings.user_key_secret))
+    except ConfigurationError as error:
+        return Finding("user keys", False, str(error), "set USER_KEY_MODE and USER_KEY_SECRET as that says")
+    return Finding("user keys", True, f"{settings.user_key_mode.value}, as in the database")
 
 
 def _without_name(error: BridgeError) -> str:

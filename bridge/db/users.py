@@ -63,14 +63,6 @@ async def ensure_user(connection: Connection, user_key: str, user_id: str) -> No
         )
 
 
-async def user_id_of(database: Database, user_key: str) -> str | None:
-    """The app's own id of the user, or None when nothing was ever stored for them."""
-    found: str | None = await database.fetch_value(
-        "select user_id from public.bridge_users where user_key = $1", user_key
-    )
-    return found
-
-
 async def find_user(database: Database, key: str) -> User | None:
     """The user with this key, canonical or plain, or with the only one that begins with these 12 or more hex digits.
 

@@ -32,13 +32,15 @@ async def check_user_keys(database: Database, scheme: UserKeyScheme) -> None:
     Raises ConfigurationError with one line that says what to do.
     """
     async with database.transaction() as connection:
-        await connection.execute(_FIRST, CHECK, check_value(scheme))
-        stored_mode, stored_check = await read_facts(connection)
-        if stored_check != check_value(scheme) and await connection.fetchval(_ANYBODY):
-            raise ConfigurationError(_refusal(stored_mode, scheme.mode))
-        if stored_mode == MIGRATING:
-            raise ConfigurationError(f"USER_KEY_MODE: user keys are being moved: {MIGRATE} to its end")
+        await lock_facts(connection, scheme)
+        await _judge(connection, scheme)
         await write_facts(connection, scheme.mode.value, check_value(scheme))
+
+
+async def look_at_user_keys(database: Database, scheme: UserKeyScheme) -> None:
+    """Raise what `check_user_keys` would raise, and store nothing."""
+    async with database.transaction() as connection:
+        await _judge(connection, scheme)
 
 
 async def store_user_id_claim(database: Database, claim: str) -> None:
@@ -51,9 +53,14 @@ def check_value(scheme: UserKeyScheme) -> str:
     return scheme.keys(PROBE).canonical
 
 
-async def read_facts(connection: Connection) -> tuple[str | None, str | None]:
-    """The stored mode and check value, locked to the end of the transaction."""
+async def lock_facts(connection: Connection, first: UserKeyScheme) -> None:
+    """Lock the facts to the end of the transaction. A database without any has the check value of `first` from now."""
+    await connection.execute(_FIRST, CHECK, check_value(first))
     await connection.execute(_LOCK, CHECK)
+
+
+async def read_facts(connection: Connection) -> tuple[str | None, str | None]:
+    """The stored mode and check value."""
     facts = {row["name"]: row["value"] for row in await connection.fetch(_FACTS, [MODE, CHECK])}
     return facts.get(MODE), facts.get(CHECK)
 
@@ -62,6 +69,14 @@ async def write_facts(connection: Connection, mode: str, check: str) -> None:
     """Store them."""
     await connection.execute(_FACT, MODE, mode)
     await connection.execute(_FACT, CHECK, check)
+
+
+async def _judge(connection: Connection, scheme: UserKeyScheme) -> None:
+    stored_mode, stored_check = await read_facts(connection)
+    if stored_check not in (None, check_value(scheme)) and await connection.fetchval(_ANYBODY):
+        raise ConfigurationError(_refusal(stored_mode, scheme.mode))
+    if stored_mode == MIGRATING:
+        raise ConfigurationError(f"USER_KEY_MODE: user keys are being moved: {MIGRATE} to its end")
 
 
 def _refusal(stored: str | None, mode: UserKeyMode) -> str:

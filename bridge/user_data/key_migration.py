@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import orjson
 
 from bridge.cache.store import CHUNK, Store, Write
+from bridge.credentials.rotation import check_keys
 from bridge.credentials.user_data import rekey_grants
 from bridge.credentials.vault import Vault
 from bridge.db.database import Connection, Database
 from bridge.db.users import User, rekey_user, users_after
 from bridge.sessions.durable import rekey_rows
 from bridge.telemetry.audit import Action, Detail
-from bridge.user_data.key_material import CHECK, MIGRATING, check_value, read_facts, write_facts
+from bridge.user_data.key_material import MIGRATING, check_value, lock_facts, read_facts, write_facts
 from bridge.user_data.places import Places, needed
 from bridge.user_data.records import likely_keys, stored_keys
 from bridge.user_data.whom import keyed_key, plain_key
@@ -33,8 +34,6 @@ _ACCOUNTS = """
 select user_key, broker, account_id from public.bridge_sessions where user_key = any($1::text[])
 union select user_key, broker, account_id from public.bridge_default_accounts where user_key = any($1::text[])
 """
-_SEALED = "select exists (select from public.bridge_grants where sealed is not null)"
-_FIRST_CHECK = "insert into public.bridge_facts (name, value) values ($1, $2) on conflict do nothing"
 
 
 @dataclass(slots=True)
@@ -108,17 +107,16 @@ async def pages(database: Database) -> AsyncIterator[list[User]]:
 
 
 async def _begin(database: Database, scheme: UserKeyScheme, vault: Vault | None) -> None:
-    """From here on no bridge starts, until the end."""
+    """From here on no bridge starts, until the end. Tokens are sealed for user keys, so their keys must be here."""
+    await check_keys(database, vault)
     async with database.transaction() as connection:
-        await connection.execute(_FIRST_CHECK, CHECK, check_value(UserKeyScheme()))
+        await lock_facts(connection, UserKeyScheme())
         stored_mode, stored_check = await read_facts(connection)
         known = {check_value(UserKeyScheme()), check_value(scheme)}
         if stored_check not in known:
             raise ConfigurationError(
                 "USER_KEY_SECRET: wrong key material: the users' keys in this database were made with another secret"
             )
-        if vault is None and await connection.fetchval(_SEALED):
-            raise ConfigurationError("TOKEN_ENCRYPTION_KEYS: is needed, tokens are sealed for user keys")
         if stored_mode == MIGRATING or stored_check != check_value(scheme):
             await write_facts(connection, MIGRATING, check_value(scheme))
 

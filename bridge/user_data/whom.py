@@ -5,7 +5,6 @@ Invariant: one name means one user; what could mean two is refused.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 
@@ -38,7 +37,7 @@ class Whom:
 
 def plain_key(user_id: str) -> str:
     """The key of the mode sha256, which anybody can compute. Raises InvalidInput."""
-    return hashlib.sha256(normalise_user_id(user_id).encode()).hexdigest()
+    return UserKeyScheme().keys(user_id).canonical
 
 
 def keyed_key(user_id: str, secret: Secret) -> str:

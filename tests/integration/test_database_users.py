@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from bridge.db.database import Database
-from bridge.db.users import UserKeyDiffers, ensure_user, find_user, forget_user, rekey_user, user_id_of, users_after
+from bridge.db.users import UserKeyDiffers, ensure_user, find_user, forget_user, rekey_user, users_after
 from core.errors import Conflict, InvalidInput
 from core.secret import Secret
 from core.user_key import UserKeyMode, UserKeyScheme
@@ -26,12 +26,13 @@ async def store(database: Database, user_id: str, scheme: UserKeyScheme = PLAIN)
 
 async def test_a_user_is_stored_once_when_many_ask_at_the_same_time(database: Database) -> None:
     await asyncio.gather(*(store(database, " Zoë@example.com ") for _ in range(12)))
-    assert await user_id_of(database, key_of("Zoë@example.com")) == "Zoë@example.com"
+    found = await find_user(database, key_of("Zoë@example.com"))
+    assert found is not None
+    assert found.user_id == "Zoë@example.com"
     assert await database.fetch_value("select count(*) from public.bridge_users") == 1
 
 
 async def test_nobody_is_named_when_nothing_was_stored(database: Database) -> None:
-    assert await user_id_of(database, key_of("nobody")) is None
     assert await find_user(database, key_of("nobody")) is None
 
 

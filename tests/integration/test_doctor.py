@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,9 @@ import asyncpg
 import pytest
 from aiohttp import web
 
+from bridge.audit.chain import Sealer
+from bridge.audit.entries import make_entry
+from bridge.audit.table import Pending, append
 from bridge.cache.stores.memory import MemoryStore
 from bridge.config import Settings
 from bridge.credentials.vault import Vault
@@ -18,6 +22,9 @@ from bridge.doctor import Doctor
 from bridge.doctor_database import database_findings
 from bridge.embedded.postgres import PostgresServer
 from bridge.runtime.clock import ManualClock, SystemClock
+from bridge.telemetry.audit import Action
+from bridge.user_data.key_material import check_user_keys
+from core.user_key import UserKeyScheme
 
 KEY = "k1:" + base64.b64encode(b"x" * 32).decode()
 OTHER_KEY = "k2:" + base64.b64encode(b"y" * 32).decode()
@@ -47,6 +54,7 @@ async def test_a_database_that_is_well(database_url: str) -> None:
         "schema": True,
         "rights": True,
         "token keys": True,
+        "user keys": True,
     }
 
 
@@ -123,6 +131,26 @@ async def test_keys_that_do_not_open_what_is_stored(database: Database, database
     found = await examine(database_url, token_encryption_keys=OTHER_KEY)
     assert found["token keys"][0] is False
     assert "'k1'" in found["token keys"][1]
+
+
+async def test_a_sealed_audit_log_without_its_key(database: Database, database_url: str) -> None:
+    sealer = Sealer(Settings(database_url=database_url, token_encryption_keys=KEY).token_encryption_keys)
+    async with database.transaction() as connection:
+        entry = make_entry(Random(1), 1, Action.START, "user", "ok", None)
+        await append(connection, [Pending(entry)], sealer)
+    assert (await examine(database_url))["token keys"][0] is False
+    assert (await examine(database_url, token_encryption_keys=KEY))["token keys"][0] is True
+
+
+async def test_user_keys_of_another_mode_or_secret(database: Database, database_url: str) -> None:
+    keyed = {"user_key_mode": "keyed", "user_key_secret": "k" * 32}
+    assert (await examine(database_url, **keyed))["user keys"][0] is True, "nobody has a key yet"
+    await check_user_keys(database, UserKeyScheme())
+    await database.execute("insert into public.bridge_users (user_key, user_id) values ($1, 'u')", "a" * 64)
+    found = await examine(database_url, **keyed)
+    assert found["user keys"][0] is False
+    assert "user-keys migrate" in found["user keys"][1]
+    assert (await examine(database_url))["user keys"][0] is True
 
 
 async def test_clocks_that_are_apart(database_url: str) -> None:
