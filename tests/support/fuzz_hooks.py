@@ -11,7 +11,7 @@ from typing import Any
 import schemathesis
 
 _DICE = random.Random(os.environ.get("FUZZ_SEED", "0"))
-_USERS = [f"user-{number}" for number in range(1, 5)]  # the last one has no credentials
+_USERS = [f"user-{number}" for number in range(1, 7)]  # the last three have no credentials
 _KEYS = [hashlib.sha256(user.encode()).hexdigest() for user in _USERS]
 _NAMES = {
     "broker": ["ctrader"],
