@@ -47,6 +47,7 @@ from bridge.runtime.shutdown import Shutdown
 from bridge.runtime.tasks import Tasks
 from bridge.sessions.durable import DurableSessions
 from bridge.sessions.service import SessionService
+from bridge.sessions.states import State
 from bridge.telemetry.logs import setup_logs
 from bridge.telemetry.metrics import FlushTimes, Sources, metrics_page
 from bridge.telemetry.process import LoopWatch
@@ -215,7 +216,10 @@ class App:
         )
 
     def _build_alerts(self) -> Alerts:
-        watches: dict[str, Callable[[], str | None]] = {"audit": self._foundation.audit.trouble}
+        watches: dict[str, Callable[[], str | None]] = {
+            "audit": self._foundation.audit.trouble,
+            "fenced": self._taken_over,
+        }
         if isinstance(self._token_keys, KeySet):
             watches["user tokens"] = self._token_keys.trouble
         sources = AlertSources(
@@ -230,6 +234,13 @@ class App:
         )
         webhook, heartbeat = self._settings.alert_webhook_url, self._settings.heartbeat_url
         return Alerts(webhook, heartbeat, sources, clock=self._clock, rng=self._rng)
+
+    def _taken_over(self) -> str | None:
+        """One sentence while sessions of ours are another process's: for a deploy that is moments."""
+        count = self._sessions.counts().get(State.FENCED.value, 0)
+        if not count:
+            return None
+        return f"{count} session(s) were taken over by another process; if none is running, restart this one"
 
     def _announce(self) -> None:
         settings = self._settings

@@ -111,15 +111,18 @@ class Handlers(ConnectHandlers):
     async def health(self, call: Call) -> Reply:
         vitals = self._services.vitals
         stores, brokers = vitals.stores(), self._sessions.brokers()
-        well = all(store.state == "up" for store in stores.values()) and all(
-            broker.state not in ("down", "maintenance") for broker in brokers.values()
+        counts = dict(self._sessions.counts())
+        well = (
+            all(store.state == "up" for store in stores.values())
+            and all(broker.state not in ("down", "maintenance") for broker in brokers.values())
+            and not counts.get("fenced")  # another process took sessions over; moments, in a deploy
         )
         body = {
             "status": "ok" if well and not self.draining else "degraded",
             "version": vitals.version,
             "uptimeSeconds": round(vitals.uptime_s(), 1),
             "auth": self._resolver.auth,
-            "sessions": dict(self._sessions.counts()),
+            "sessions": counts,
             "brokers": {
                 name: {"channels": each.channels, "state": each.state, "lastInboundAt": each.last_inbound_at}
                 for name, each in brokers.items()

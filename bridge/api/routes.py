@@ -241,7 +241,7 @@ ROUTES: tuple[Route, ...] = (
         "The accounts that a user's credentials cover",
         answer=answers.AccountsAnswer,
         query=requests.BrokerQuery,
-        problems=("invalid-input", "no-credentials", "unavailable"),
+        problems=("invalid-input", "no-credentials", "conflict", "unavailable"),
         headers=(_ACTS_FOR,),
     ),
     _stored(

@@ -19,7 +19,7 @@ from bridge.credentials.views import ConnectCode, ConnectRefused, CoveredAccount
 from bridge.runtime.clock import Clock
 from bridge.telemetry.audit import NO_AUDIT, Action, Audit
 from bridge.telemetry.redaction import REDACTOR
-from core.errors import InvalidInput, Unavailable
+from core.errors import Conflict, InvalidInput, Unavailable
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,8 @@ class CredentialDesk:
     async def accounts(self, *, user_id: str, broker: str) -> CoveredAccounts | None:
         """What the user's credentials cover: asked of the broker now, else as it was last said. None: none stored.
 
-        Raises InvalidInput for an unknown broker, Unavailable when nothing is known.
+        Raises InvalidInput for an unknown broker; when nothing is known, Conflict where the broker refuses the
+        credentials, else Unavailable.
         """
         adapter = self._adapter(broker)
         credential = await self._source.get(user_id, broker)
@@ -91,7 +92,7 @@ class CredentialDesk:
             log.info(
                 "the broker could not say what is covered", extra={"broker": broker, "error": type(error).__name__}
             )
-            return await self._kept(user_id, broker, _why(error))
+            return await self._kept(user_id, broker, _why(error), refused=_is_refusal(error))
 
     async def enter(self, *, user_id: str, broker: str, entry: Mapping[str, object], actor: str) -> Entered:
         """Check and keep. Raises InvalidInput with the path of the field (`credentials.accessToken`), Unavailable,
@@ -144,11 +145,12 @@ class CredentialDesk:
         renewed = await self._source.refresh(user_id, broker, credential, adapter.refresh)
         return await adapter.accounts(renewed)
 
-    async def _kept(self, user_id: str, broker: str, why: str) -> CoveredAccounts:
+    async def _kept(self, user_id: str, broker: str, why: str, *, refused: bool) -> CoveredAccounts:
         credential = await self._source.get(user_id, broker)
         as_of = await self._keeper.accounts_as_of(user_id, broker) if self._keeper is not None else None
         if credential is None or as_of is None:
-            raise Unavailable(f"{why}, and it never said which accounts they cover")
+            message = f"{why}, and it never said which accounts they cover"
+            raise Conflict(message) if refused else Unavailable(message)
         return CoveredAccounts(credential.accounts, as_of, fresh=False)
 
     def _kept_here(self) -> CredentialKeeper:
@@ -170,9 +172,13 @@ def _key(user_key: str, broker: str, credential: Credential) -> str:
     return f"accounts:{broker}:{hashlib.sha256(f'{user_key}:{prints}'.encode()).hexdigest()}"
 
 
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, BrokerFault) and error.kind in (FaultKind.TOKEN, FaultKind.FATAL_USER)
+
+
 def _why(error: Exception) -> str:
     """Why the broker could not say it: refused credentials do not mend by asking again, and the user should know."""
-    if isinstance(error, BrokerFault) and error.kind in (FaultKind.TOKEN, FaultKind.FATAL_USER):
+    if _is_refusal(error):
         return "the broker refuses the stored credentials, please connect it again"
     return "the broker cannot be asked about the stored credentials now"
 

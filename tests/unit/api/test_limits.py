@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from limits import RateLimitItemPerHour
 from multidict import CIMultiDict
 
-from bridge.api import connections, dispatch
+from bridge.api import connections, dispatch, limits
 from bridge.api.callers import CallerResolver, network_of
 from bridge.api.dispatch import Policy
 from bridge.api.limits import SHARED_AGAIN_S, RateLimiter, library_url
@@ -49,6 +50,14 @@ async def test_memory_is_bounded_when_addresses_are_made_up():
     assert await passed(limiter, 1, "mine", kind="key") == 0, "addresses must not push out keys"
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that Redis does not end, and answers that it may take its time for: the machine may be busy."""
+    monkeypatch.setattr(limits, "RateLimitItemPerSecond", RateLimitItemPerHour)
+    monkeypatch.setattr(limits, "SHARED_WITHIN_S", 10.0)
+
+
+@pytest.mark.usefixtures("unhurried")
 async def test_processes_count_together_when_they_share_a_redis(redis_url: str):
     clock = ManualClock()
     async with limiters(redis_url, clock, 2) as (one, other):
@@ -57,6 +66,7 @@ async def test_processes_count_together_when_they_share_a_redis(redis_url: str):
         assert await passed(other, 5, "b") == 5
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_process_counts_alone_when_redis_is_away(valkey_factory: Callable[[], ValkeyServer]):
     server, clock = valkey_factory(), ManualClock()
     async with limiters(server.url, clock, 1) as (limiter,):

@@ -12,7 +12,7 @@ from bridge.credentials import desk as desk_module
 from bridge.credentials.desk import CredentialDesk
 from bridge.credentials.views import ConnectCode, ConnectRefused
 from bridge.runtime.clock import ManualClock
-from core.errors import InvalidInput, Unavailable
+from core.errors import Conflict, InvalidInput, Unavailable
 from core.secret import Secret
 from core.user_key import UserKeyScheme
 from tests.support.consents import ACCOUNTS, FakeAudit
@@ -133,7 +133,7 @@ async def test_refusal_says_to_connect_again_when_the_broker_refuses_the_credent
     world = World()
     world.broker.covered = fault(FaultKind.FATAL_USER)
     world.keeper.as_of = None
-    with pytest.raises(Unavailable, match="connect it again"):
+    with pytest.raises(Conflict, match="connect it again"):
         await world.accounts()
 
 
