@@ -10,9 +10,8 @@ can hold, None included; it is a copy each time. Must not hold what cannot be lo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -23,6 +22,7 @@ from bridge.cache.tiers.guarded import GuardedTier
 from bridge.cache.tiers.memory import MemoryTier
 from bridge.cache.tiers.tier import MAX_KEY, MAX_VALUE, Tier, is_exact, matcher
 from bridge.runtime.clock import Clock
+from bridge.runtime.keyed_locks import KeyedLocks
 from bridge.runtime.tasks import CrashHandler, Tasks
 from bridge.runtime.ticker import Ticker
 from core.errors import Unavailable
@@ -44,14 +44,6 @@ class _Lookup:
 
     key: str
     outdated: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class _Turn:
-    """Who writes a key, and how many want to."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
 
 
 class GeneralCache:
@@ -80,7 +72,7 @@ class GeneralCache:
         self._lookups: set[_Lookup] = set()
         self._flights: dict[str, tuple[_Lookup, asyncio.Future[bytes]]] = {}
         self._landings: set[asyncio.Future[bytes]] = set()
-        self._turns: dict[str, _Turn] = {}
+        self._writing: KeyedLocks[str] = KeyedLocks()  # else two values of one key reach the tiers in another order
         self.loads = self.load_failures = self.shared = self.oversize = 0
 
     def start(self) -> None:
@@ -249,7 +241,7 @@ class GeneralCache:
 
     async def _write(self, key: str, document: bytes, ttl_s: float) -> None:
         """Farthest first, so that no nearer tier is filled from a farther one with what is being replaced."""
-        async with self._turn(key):
+        async with self._writing.hold(key):
             if len(document) > MAX_VALUE:
                 self.oversize += 1
                 await self._remove(key)
@@ -259,7 +251,7 @@ class GeneralCache:
 
     async def _fill(self, tiers: Sequence[GuardedTier], lookup: _Lookup, document: bytes, ttl_s: float) -> None:
         """Keep what was found or loaded, and take it back when it turns out to be outdated meanwhile."""
-        async with self._turn(lookup.key):
+        async with self._writing.hold(lookup.key):
             filled = []
             for guarded in reversed(tiers):
                 if lookup.outdated:
@@ -269,19 +261,6 @@ class GeneralCache:
             if lookup.outdated:
                 for guarded in filled:
                     await guarded.remove(lookup.key)
-
-    @asynccontextmanager
-    async def _turn(self, key: str) -> AsyncIterator[None]:
-        """One writer of a key at a time, so that two values of one key reach every tier in the same order."""
-        turn = self._turns.setdefault(key, _Turn())
-        turn.users += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.users -= 1
-            if not turn.users:
-                del self._turns[key]
 
     async def _remove(self, pattern: str) -> None:
         for guarded in reversed(self._tiers):

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from bridge.db.database import Connection, Database, DatabaseContended, DatabaseUnavailable
 from bridge.runtime.clock import Clock
+from bridge.runtime.keyed_locks import KeyedLocks
 from core.errors import Conflict, Unavailable
 
 STATEMENT_S = 5.0  # a statement of the section, on the lock's connection
@@ -71,7 +72,7 @@ class Locks:
         self._database = database
         self._clock = clock
         self._active: dict[str, HeldLock] = {}
-        self._gates: dict[str, _Gate] = {}
+        self._gates: KeyedLocks[str] = KeyedLocks()  # more would fill the pool with connections that wait
 
     @property
     def active(self) -> list[HeldLock]:
@@ -87,7 +88,7 @@ class Locks:
         """
         deadline = self._clock.monotonic() + timeout_s
         async with AsyncExitStack() as stack:
-            gate = stack.enter_context(self._gate(name))
+            gate = stack.enter_context(self._gates.of(name))
             try:
                 async with asyncio.timeout(timeout_s):
                     await stack.enter_async_context(gate)
@@ -102,7 +103,7 @@ class Locks:
     @asynccontextmanager
     async def try_with_lock(self, name: str, *, hold_s: float = HOLD_S) -> AsyncIterator[HeldLock | None]:
         """Hold the lock in the block, or run the block with None when somebody else holds it; never waits for it."""
-        with self._gate(name) as gate:
+        with self._gates.of(name) as gate:
             if gate.locked():
                 yield None
                 return
@@ -121,18 +122,6 @@ class Locks:
             waiting=sum(not row["granted"] for row in rows),
             since_ms=here.since_ms if here else None,
         )
-
-    @contextmanager
-    def _gate(self, name: str) -> Iterator[asyncio.Lock]:
-        """Lets one of this process ask for a name at a time: more would fill the pool with waiting connections."""
-        gate = self._gates.setdefault(name, _Gate())
-        gate.users += 1
-        try:
-            yield gate.lock
-        finally:
-            gate.users -= 1
-            if not gate.users:
-                del self._gates[name]
 
     @asynccontextmanager
     async def _section(self, name: str, wait_s: float | None, hold_s: float) -> AsyncIterator[HeldLock | None]:
@@ -162,14 +151,6 @@ class Locks:
             if over:
                 raise LockLost(f"lock {name} was lost while it was held: its connection was cut") from error
             raise
-
-
-class _Gate:
-    __slots__ = ("lock", "users")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.users = 0
 
 
 async def _taken(connection: Connection, name: str, wait_s: float | None) -> bool:
