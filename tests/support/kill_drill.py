@@ -32,6 +32,8 @@ TO_LIVE, FOR_PRICES = (
 )  # requests of a login: authorise, trader, reconcile; one subscription when it holds something
 NOTED_WITHIN_S = 15.0  # what is at risk is stored every few seconds
 LISTING = "ProtoOAGetAccountListByAccessTokenReq"
+COMMANDS_PER_S = 25  # starts and stops, at most
+TRADES_PER_S = 100
 DRAIN_S = 2.5  # DRAIN_SECONDS as it is by default
 
 
@@ -189,7 +191,7 @@ class Commands:
             self.last[user] = {202: start, 429: before}.get(answer["_status"])  # 503: it may be stored or not
             self.accepted += answer["_status"] == 202
             self.refused += answer["_status"] == 503
-            await asyncio.sleep(self._rng.uniform(0.2, 1.0))  # the pace of the load
+            await asyncio.sleep(self._rng.uniform(0.5, 1.5) * len(self._users) / COMMANDS_PER_S)  # the pace of the load
 
 
 async def _keep_trading(
@@ -198,6 +200,7 @@ async def _keep_trading(
     """Trade until the kill, and so many operations more while nobody listens and during the recovery."""
     while not over.is_set():
         await trade(world, rng, traders, 20, deposits_for=world.users)
+        await asyncio.sleep(20 / TRADES_PER_S)  # the pace of the load
     await trade(world, rng, traders, afterwards, deposits_for=world.users)
 
 

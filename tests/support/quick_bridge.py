@@ -9,6 +9,7 @@ from functools import partial
 
 import bridge.assembly
 import bridge.sessions.backoff
+import bridge.sessions.keeping
 import bridge.sessions.session
 from bridge.__main__ import loop_factory
 from bridge.brokers.ctrader.settings import CtraderSettings
@@ -37,6 +38,7 @@ def shorten() -> None:
     bridge.sessions.backoff.APPLICATION_FIRST_S = 0.5
     bridge.sessions.backoff.APPLICATION_CAP_S = 1.0
     bridge.sessions.backoff.AUTH_WINDOW_S = 2.0
+    bridge.sessions.keeping.TICK_S, bridge.sessions.keeping.FOLLOW_S = 0.5, 1.0
 
 
 if __name__ == "__main__":
