@@ -1,7 +1,7 @@
 """Builds the parts that the settings name: stores, brokers, credentials, keys. The composition root's other half.
 
-Makes objects and connects them; must not start anything or talk to anybody. Together with `app` and the command line
-the only place that names concrete classes.
+Makes objects and connects them; must not start anything or talk to anybody. The only place that names concrete brokers
+and stores.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from bridge.runtime.tasks import CrashHandler
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
-
 
 BROKERS = ("ctrader",)  # every broker that this version knows, configured or not
 
