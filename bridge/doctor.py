@@ -27,7 +27,7 @@ from bridge.credentials.parsing import parse
 from bridge.doctor_database import database_findings
 from bridge.findings import Finding
 from bridge.runtime.clock import Clock
-from core.errors import BridgeError, InvalidInput
+from core.errors import BridgeError, ConfigurationError, InvalidInput
 
 STEP_S = 5.0
 SKEW_MS = 2000  # beyond this, freshness as readers judge it is off
@@ -125,6 +125,9 @@ class Doctor:
                     await store.open()
                     await store.ping()
                 findings.append(_store(store))
+            except ConfigurationError as error:  # it answers, and something in it is missing: a start is refused
+                advice = "mend what is said; with a database that lacks migrations: `python -m bridge migrate`"
+                findings.append(Finding(f"store {store.name}", False, str(error), advice))
             except (BridgeError, TimeoutError) as error:
                 advice = "check its address, password and network; the bridge starts without it but is not ready"
                 findings.append(Finding(f"store {store.name}", False, str(error) or "no answer in time", advice))

@@ -67,6 +67,8 @@ async def _examine(settings: Settings, database: Database, clock: Clock, finding
     )
     findings.append(await _clock(database, clock))
     findings.append(schema := await _schema(database))
+    if schema.ok is None:
+        return  # rights and keys are looked at where there are tables
     findings.append(await _rights(settings, database, row["me"]))
     if schema.ok:
         findings.append(await _keys(settings, database))
