@@ -1,7 +1,8 @@
 """The composition root: builds every part from the settings, runs them until a signal, and ends them in order.
 
-Together with `assembly`, which makes the parts that the settings name, the only module that knows them all. Must not hold
-logic of its own beyond start and end. Invariant: `serve` returns within DRAIN_SECONDS of the first signal, whatever hangs.
+Together with `assembly`, which makes the parts that the settings name, the only module that knows them all. Must not
+hold logic of its own beyond start and end. Invariant: `serve` returns within DRAIN_SECONDS of the first signal,
+whatever hangs.
 """
 
 from __future__ import annotations
