@@ -67,9 +67,9 @@ async def _examine(settings: Settings, database: Database, clock: Clock, finding
     )
     findings.append(await _clock(database, clock))
     findings.append(schema := await _schema(database))
-    if schema.ok is None:
-        return  # rights and keys are looked at where there are tables
-    findings.append(await _rights(settings, database, row["me"]))
+    rights = await _rights(settings, database, row["me"])
+    if schema.ok is not None or not rights.ok:  # of tables that are not there nobody lacks a right
+        findings.append(rights)
     if schema.ok:
         findings.append(await _keys(settings, database))
         findings.append(await _user_keys(settings, database))
