@@ -126,3 +126,13 @@ def test_unknown_members_and_lanes_are_no_error(member: str) -> None:
     queue.withdraw(LANE, member)
     queue.finished(LANE, member)
     assert (queue.position(LANE, member), queue.admit(LANE, 3), queue.waiting(LANE)) == (None, [], 0)
+
+
+def test_those_at_risk_are_admitted_alone_when_the_others_must_wait() -> None:
+    queue: Admission[str] = Admission()
+    for member, at_risk in (("calm", False), ("risky", True), ("risky too", True)):
+        queue.enqueue(LANE, member, at_risk=at_risk, since=0.0)
+    assert queue.admit(LANE, 9, at_risk_only=True) == ["risky", "risky too"]
+    assert queue.admit(LANE, 9, at_risk_only=True) == []
+    assert queue.waiting(LANE) == 1
+    assert queue.admit(LANE, 9) == ["calm"]

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from bridge.brokers.base import AccountSession, BrokerAccount, BrokerFault, Environment, FaultKind, ReasonCode
+from bridge.brokers.base import (
+    AccountSession,
+    BrokerAccount,
+    BrokerFault,
+    Credential,
+    Environment,
+    FaultKind,
+    ReasonCode,
+)
 from bridge.cache.entry import Entry
 from bridge.sessions import work
 from bridge.sessions.reactions import react
@@ -32,6 +40,35 @@ KINDS = [
     (FaultKind.FATAL_USER, "action_required", "action_required"),
     (FaultKind.FATAL_APP, "backoff", "stale"),
 ]
+
+
+@pytest.mark.parametrize("ends", ["read", "fails"])
+async def test_nobody_overtakes_an_account_at_risk_whose_credential_is_still_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    monkeypatch.setattr(world.broker, "slots", 0)
+    await world.start("risky")
+    await world.start("calm")
+    risky, read, get = world.row("risky"), asyncio.Event(), world.credentials.get
+    risky.stored_at_risk = True
+    world.supervisor.machine.queue(risky)
+
+    async def slow(user_id: str, broker: str) -> Credential | None:
+        if user_id == "risky":
+            await read.wait()
+            if ends == "fails":
+                raise Unavailable("away")
+        return await get(user_id, broker)
+
+    monkeypatch.setattr(world.credentials, "get", slow)
+    monkeypatch.setattr(world.broker, "slots", 20)
+    world.supervisor.machine.inbox.wake()
+    await asyncio.sleep(3)
+    assert (world.view("risky").state, world.view("calm").state) == ("connecting", "waiting")
+    read.set()
+    await asyncio.sleep(0.5)
+    assert world.view("calm").state == "live"
+    assert world.view("risky").state == ("live" if ends == "read" else "backoff")
 
 
 COVERED = (BrokerAccount("acc-u", Environment.DEMO),)
