@@ -75,6 +75,7 @@ class ConnectHandlers:
             ticket=call.body.ticket,
             actor=_actor(call.caller),
         )
+        self._services.sessions.credentials_changed(connected.user_key, connected.broker)
         source = {
             "user_key": connected.user_key,
             "broker": connected.broker,
@@ -98,6 +99,7 @@ class ConnectHandlers:
             entry=call.body.credentials,
             actor=_actor(call.caller),
         )
+        self._services.sessions.credentials_changed(entered.user_key, entered.broker)
         return Reply(answers.render(answers.CredentialsAnswer, entered))
 
     async def remove_credentials(self: _HasServices, call: Call) -> Reply:

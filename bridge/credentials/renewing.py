@@ -113,6 +113,9 @@ class Renewals:
             issued = await self._ask(grant, stale, refresher, owner, asked_at)
             outcome = await self._commit(grant, issued)
         except BrokerFault as fault:
+            if attempt and await self._has_moved_on(grant):
+                self._tell(grant, "superseded", attempt)
+                return None  # the user consented anew, which ended the pair that was refused
             self._tell(grant, fault.reason.code.value, attempt)
             return fault
         except BridgeError as error:
@@ -173,6 +176,14 @@ class Renewals:
             raise unclear from error
         REDACTOR.register(*issued.secrets.values())
         return issued
+
+    async def _has_moved_on(self, grant: Grant) -> bool:
+        """Whether another pair is stored by now."""
+        try:
+            now = await self._table.by_id(grant.id)
+        except BridgeError:
+            return False
+        return now is not None and now.sealed is not None and now.version != grant.version
 
     async def _end_lease(self, grant: Grant, owner: str, fault: BrokerFault) -> None:
         """When the database is away the lease runs out by itself, and the attempt counts."""

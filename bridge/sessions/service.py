@@ -209,6 +209,12 @@ class SessionService:
         for session in self._table.of(user_key, broker):
             session.used_at = now
 
+    def credentials_changed(self, user_key: str, broker: str) -> None:
+        """Other credentials are stored now: sessions that wait for their user try again. `user_key` is canonical."""
+        for session in self._table.of(user_key, broker):
+            if session.state is State.ACTION_REQUIRED and not self._draining:
+                self._supervisor.start(session)
+
     async def erase(self, user_key: str) -> None:
         """End every session of a user, write their last records, and delete what is stored of them here.
 

@@ -277,6 +277,20 @@ async def test_tokens_entered_during_a_renewal_win(renewing: Renewing) -> None:
     assert renewing.audit.refreshes == [("superseded", 1)]
 
 
+async def test_a_refusal_counts_for_nothing_when_the_user_consented_anew_meanwhile(renewing: Renewing) -> None:
+    """A new consent ends the old pair at the broker; the renewal that meets this goes on with the newer one."""
+    stale = await renewing.stored()
+
+    async def overtaken(credential: Credential) -> IssuedTokens:
+        await renewing.two.put_entered("ann", BROKER, entry("consented"))
+        raise refused(ReasonCode.TOKEN_REVOKED)
+
+    renewed = await renewing.one.refresh("ann", BROKER, stale, overtaken)
+    assert token(renewed) == "consented-access"
+    assert renewing.audit.refreshes == [("superseded", 1)]
+    assert (await renewing.row())[-1] is None  # the refusal of the old pair is not the new one's
+
+
 async def test_the_same_tokens_entered_during_a_renewal_do_not_undo_it(renewing: Renewing) -> None:
     stale = await renewing.stored()
 

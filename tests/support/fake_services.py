@@ -47,6 +47,7 @@ class FakeSessions:
     def __init__(self) -> None:
         self.table: dict[tuple[str, str], SessionView] = {}
         self.waited: list[float] = []
+        self.changed: list[tuple[str, str]] = []
         self.reads: list[tuple[str, str]] = []
         self.fail: Exception | None = None
         self.channel = "up"
@@ -141,6 +142,9 @@ class FakeSessions:
 
     def used(self, user_key: str, broker: str) -> None:
         self.reads.append((user_key, broker))
+
+    def credentials_changed(self, user_key: str, broker: str) -> None:
+        self.changed.append((user_key, broker))
 
     def cache_key(self, user_id: str, broker: str, account_id: str | None) -> str:
         default = f"{broker}_account_{user_key(normalise_user_id(user_id))}"

@@ -289,6 +289,19 @@ async def test_served_account_is_not_lost_when_asked_for_in_the_other_environmen
     assert world.view().state == "live"
 
 
+async def test_session_that_waits_for_its_user_comes_back_when_other_credentials_are_stored(world: World) -> None:
+    world.broker.tell("acc-u", fault(FaultKind.FATAL_USER, ReasonCode.TOKEN_REVOKED))
+    view = await world.service.wait(await world.start(), 10)
+    assert view.status == "action_required"
+    world.service.credentials_changed(view.user_key, "another")
+    assert world.view().state == "action_required"
+    world.service.credentials_changed(view.user_key, view.broker)
+    assert (await world.service.wait(view, 10)).state == "live"
+    live_since = world.view().since
+    world.service.credentials_changed(view.user_key, view.broker)  # what is live goes on
+    assert (world.view().state, world.view().since) == ("live", live_since)
+
+
 async def test_refusals_that_only_the_broker_knows_are_accepted_and_shown(world: World) -> None:
     for code in (ReasonCode.ACCOUNT_NOT_COVERED, ReasonCode.TOKEN_REVOKED, ReasonCode.ACCOUNT_DISABLED):
         refusal = fault(FaultKind.FATAL_USER, code)
