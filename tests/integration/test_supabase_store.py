@@ -463,7 +463,7 @@ async def test_forged_and_expired_tokens_are_nobody(project: PostgrestServer, re
 
 
 async def test_a_write_that_is_cancelled_leaves_the_next_answer_to_its_asker(project: PostgrestServer) -> None:
-    async with opened(project) as store:
+    async with opened(project, timeout_s=10.0) as store:
         await store.write([write("a", 1, 1, "a"), write("b", 1, 1, "b")])
         for n in range(40):
             waiting = [asyncio.ensure_future(store.read([key])) for key in ("a", "b") for _ in range(3)]
