@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -75,17 +76,8 @@ def redis_url(valkey: ValkeyServer) -> str:
 @pytest.fixture
 def valkey_factory() -> Iterator[Callable[[], ValkeyServer]]:
     """Starts servers of the test's own, to be killed, restarted or paused; all are stopped when the test ends."""
-    servers: list[ValkeyServer] = []
-
-    def start() -> ValkeyServer:
-        server = ValkeyServer()
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(ValkeyServer())
 
 
 @pytest.fixture(scope="session")
@@ -129,17 +121,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def postgres_factory() -> Iterator[Callable[[], PostgresServer]]:
     """Starts servers of the test's own, to be killed, restarted or paused; all are stopped when the test ends."""
-    servers: list[PostgresServer] = []
-
-    def start() -> PostgresServer:
-        server = PostgresServer()
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(PostgresServer())
 
 
 @pytest.fixture(scope="session")

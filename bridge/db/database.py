@@ -144,7 +144,7 @@ class Database:
             certain = not is_broken(connection)
             if committed != "COMMIT":
                 raise DatabaseMisused("nothing was committed: a statement had failed and its error was passed over")
-        except Exception as error:
+        except Exception as error:  # whatever the block raised goes on; here it only decides about the connection
             certain = certain or await rolled_back(connection)
             if isinstance(error, DatabaseReadOnly):
                 self._life += 1

@@ -54,7 +54,7 @@ class EmbeddedServer(ABC):
             if not self._alive() or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.NAME} did not start on port {self.port}:\n{self.log()[-2000:]}")
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # until it answers, START_WITHIN_S at most; nobody calls this on a loop
 
     def stop(self) -> None:
         """End the server for good and remove its folder."""

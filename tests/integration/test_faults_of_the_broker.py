@@ -105,7 +105,7 @@ class Scene:
         deadline = time.monotonic() + within_s
         while wrong := await self.differing(*users):
             assert time.monotonic() < deadline, f"not equal to the truth within {within_s} s: {wrong}"
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # until the next look at the records
 
     async def seen_not_live(self, *users: str, within_s: float = SEEN_WITHIN_S) -> None:
         """The records said so; or the session was back before the next sample, which the bridge counts."""
@@ -283,7 +283,7 @@ async def snapshot_is_doubted(scene: Scene) -> None:
     while time.monotonic() < until:
         shown = {row["id"] for row in scene.record()["positions"]}
         assert shown == held, f"positions vanished: {held} -> {shown}, {scene.record()['status']}"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # a sample; nothing may vanish in any of them
 
 
 async def live_snapshot_is_doubted(scene: Scene) -> None:
@@ -294,7 +294,7 @@ async def live_snapshot_is_doubted(scene: Scene) -> None:
         shown = {row["id"] for row in scene.record()["positions"]}
         assert shown == held, f"positions vanished: {held} -> {shown}"
         assert scene.record()["status"] == "live"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # a sample; nothing may vanish in any of them
     assert await scene.counted("faults", "BrokenSnapshot") == 1
 
 

@@ -127,7 +127,7 @@ async def test_one_request_is_made_when_many_ask_in_two_processes_at_once(renewi
     stale = await renewing.stored()
 
     async def slow() -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # long enough for all of them to ask meanwhile
 
     renewing.broker.meanwhile = slow
     asking = [renewing.refresh(stale, by=by) for by in (renewing.one, renewing.two) for _ in range(10)]
@@ -320,7 +320,7 @@ async def test_no_third_request_is_made_when_two_processes_died(renewing: Renewi
     table = GrantTable(renewing.database)
     version = (await renewing.row())[0]
     assert await table.lease(stale.grant_id, version, "dead", 0.01) == 1
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # the lease runs out, by the clock of the database
     assert await table.lease(stale.grant_id, version, "dead too", 0.3) == 2
     assert (await renewing.fault(stale)).reason.code is ReasonCode.TOKEN_REVOKED
     assert renewing.broker.requests.total() == 0

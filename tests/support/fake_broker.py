@@ -352,7 +352,7 @@ class FakeRecorder:
         self.awaited.append(entry.keys[0])
 
     async def release(self, entry: Entry) -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # a store takes its time
         if self.entries.get(entry.keys[0]) is entry:
             del self.entries[entry.keys[0]]
 

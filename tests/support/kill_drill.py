@@ -66,7 +66,7 @@ async def drill_world(folder: Path, database_url: str, *, users: int, requests_p
             body = {"userId": user, "broker": "ctrader", "credentials": entries[user]["ctrader"]}
             async with gate:
                 while (await _put(world, body)) == 429:
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0.2)  # as a caller waits out the rate limit
 
         async with asyncio.TaskGroup() as group:
             for user in world.users:
