@@ -10,8 +10,8 @@ from pathlib import Path
 
 import orjson
 
-from bridge.simulator.server import Simulator
-from bridge.simulator.settings import RefreshVariant, SimulatorSettings
+from bridge.simulator.ctrader.server import Simulator
+from bridge.simulator.ctrader.settings import RefreshVariant, SimulatorSettings
 from core.errors import BridgeError
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.brokers.base import BrokerFault, ConsentScope, Credential, Environment, FaultKind, IssuedTokens
 from bridge.embedded.surroundings import free_port
-from bridge.simulator.consent import decide
+from bridge.simulator.ctrader.consent import decide
 from core.secret import Secret
 from tests.contract.rigs.ctrader import CtraderRig, ctrader_rig
 from tests.contract.rigs.watched import Watched

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.brokers.base import BrokerAccount, BrokerFault, Environment, FaultKind, ReasonCode
-from bridge.simulator import RefreshVariant
+from bridge.simulator.ctrader import RefreshVariant
 from core.orders import OrderType, Side, TimeInForce
 from core.paper_trader import Level, OrderChanges
 from tests.contract.rigs.ctrader import CtraderRig, ctrader_rig

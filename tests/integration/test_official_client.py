@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.ctrader import Simulator, SimulatorSettings
 
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "official_client_script.py"
 ACCOUNT = 1_000_011

@@ -11,8 +11,8 @@ import aiohttp
 import orjson
 import pytest
 
-from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.faults import CATALOGUE
+from bridge.simulator.ctrader import Simulator, SimulatorSettings
+from bridge.simulator.ctrader.faults import CATALOGUE
 from tests.support.simulator_probe import probe
 
 USD = 1_000_011

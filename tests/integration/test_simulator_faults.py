@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.ctrader import Simulator, SimulatorSettings
 from core.orders import Side
 from protos.ctrader import common_messages_pb2 as common
 from protos.ctrader import messages_pb2 as m

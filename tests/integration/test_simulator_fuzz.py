@@ -7,9 +7,9 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.actions import Refusal
-from bridge.simulator.requests import HANDLERS
+from bridge.simulator.ctrader import Simulator, SimulatorSettings
+from bridge.simulator.ctrader.actions import Refusal
+from bridge.simulator.ctrader.requests import HANDLERS
 from core.errors import InvalidInput
 from core.orders import OrderType, Side, TimeInForce
 from protos.ctrader import PAYLOAD_CLASSES

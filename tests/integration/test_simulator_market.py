@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.actions import Refusal
+from bridge.simulator.ctrader import Simulator, SimulatorSettings
+from bridge.simulator.ctrader.actions import Refusal
 from core.errors import InvalidInput
 from core.orders import Side
 from core.paper_trader import TradingMode

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.runtime.clock import ManualClock
-from bridge.simulator import RefreshVariant, Simulator, SimulatorSettings
-from bridge.simulator.requests import HANDLERS
+from bridge.simulator.ctrader import RefreshVariant, Simulator, SimulatorSettings
+from bridge.simulator.ctrader.requests import HANDLERS
 from protos.ctrader import PAYLOAD_CLASSES
 from protos.ctrader import common_messages_pb2 as common
 from protos.ctrader import messages_pb2 as m

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.runtime.clock import ManualClock
-from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.ctrader import Simulator, SimulatorSettings
 from core.orders import Side
 from core.paper_trader import Access, Level
 from protos.ctrader import messages_pb2 as m

@@ -9,8 +9,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.wire import MAX_MESSAGE_BYTES
+from bridge.simulator.ctrader import Simulator, SimulatorSettings
+from bridge.simulator.ctrader.wire import MAX_MESSAGE_BYTES
 from protos.ctrader import common_messages_pb2 as common
 from protos.ctrader import messages_pb2 as m
 from tests.support.simulator_probe import payload_type, probe

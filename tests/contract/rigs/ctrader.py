@@ -11,7 +11,7 @@ from bridge.brokers.ctrader.broker import CtraderBroker
 from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.tasks import Tasks
-from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.ctrader import Simulator, SimulatorSettings
 from core.orders import OrderType, Side
 from core.secret import Secret
 

@@ -1,0 +1,77 @@
+"""The consent page: where an application sends a user's browser, and what the browser carries back.
+
+Decided on plain values: parameters in, a page or an address out. Source: reference/ctrader.md §2.1: `client_id`,
+`redirect_uri`, `scope`, `product`; the redirect carries `code`, or `error` as OAuth 2 words a denial; `state` comes
+back as it was sent. Nobody signs in here: the visitor says which user they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from bridge.simulator.ctrader.services import Services
+from core.errors import InvalidInput
+
+SCOPES = {"accounts": "see your accounts", "trading": "see your accounts and trade on them"}
+_CARRIED = ("client_id", "redirect_uri", "scope", "state", "product")
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Simulated consent</title>
+<meta name="viewport" content="width=device-width">
+<body style="font:16px system-ui;max-width:30rem;margin:10vh auto;padding:0 1rem">
+<h1>Simulated cTrader</h1>
+<p>The application <b>{client}</b> asks to <b>{what}</b>.</p>
+<form method="post">{hidden}
+<p><label>You are user <input name="user" type="number" min="1" max="{users}" value="1"></label> (1 to {users})</p>
+<p><button name="decision" value="approve">Allow access</button>
+<button name="decision" value="deny">Deny</button></p>
+</form></body></html>"""
+
+
+def consent_page(services: Services, parameters: Mapping[str, str]) -> str:
+    """The page that asks. Raises InvalidInput for a request that no decision could answer."""
+    _check(services, parameters)
+    hidden = "".join(
+        f'<input type="hidden" name="{name}" value="{escape(parameters[name])}">'
+        for name in _CARRIED
+        if name in parameters
+    )
+    return _PAGE.format(
+        client=escape(parameters["client_id"]),
+        what=SCOPES[parameters["scope"]],
+        hidden=hidden,
+        users=len(services.world.of_user),
+    )
+
+
+def decide(services: Services, parameters: Mapping[str, str]) -> str:
+    """Where the browser goes after the decision. Raises InvalidInput."""
+    _check(services, parameters)
+    redirect_uri = parameters["redirect_uri"]
+    if parameters.get("decision") != "approve":
+        return _with(redirect_uri, {"error": "access_denied"}, parameters)
+    user = parameters.get("user", "")
+    if not (user.isascii() and user.isdecimal() and int(user) in services.world.of_user):
+        raise InvalidInput("there is no such user", field="user")
+    trade = parameters["scope"] == "trading"
+    code = services.tokens.mint_code(int(user), trade, services.clock.now_ms(), redirect_uri)
+    return _with(redirect_uri, {"code": code}, parameters)
+
+
+def _check(services: Services, parameters: Mapping[str, str]) -> None:
+    if parameters.get("client_id") != services.settings.client_id:
+        raise InvalidInput("no such application", field="client_id")
+    if parameters.get("scope") not in SCOPES:
+        raise InvalidInput("scope must be accounts or trading", field="scope")
+    target = urlsplit(parameters.get("redirect_uri", ""))
+    if target.scheme not in ("http", "https") or not target.hostname or target.fragment:
+        raise InvalidInput("redirect_uri must be an absolute address without a fragment", field="redirect_uri")
+
+
+def _with(address: str, more: Mapping[str, str], parameters: Mapping[str, str]) -> str:
+    """An address with further parameters, and the state as it came."""
+    parts = urlsplit(address)
+    query = [*parse_qsl(parts.query, keep_blank_values=True), *more.items()]
+    if "state" in parameters:
+        query.append(("state", parameters["state"]))
+    return urlunsplit(parts._replace(query=urlencode(query)))
