@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import StrEnum
 
 from core.events import (
     AccountChanged,
     BalanceChanged,
     Event,
     Execution,
+    Fill,
     MarginChanged,
     OrderChanged,
     OrderGone,
@@ -30,8 +32,16 @@ from core.positions import Position
 
 REMEMBERED_REMOVALS = 64
 REMEMBERED_EXECUTIONS = 64
-_SETTINGS = ("currency", "money_digits", "leverage", "can_trade", "login", "broker_title")
-_CONTENT = (*_SETTINGS, "balance", "balance_version", "positions", "orders")
+REMEMBERED_FILLS = 20
+SETTINGS = ("currency", "money_digits", "leverage", "can_trade", "login", "broker_title", "used_margin")
+_CONTENT = (*SETTINGS, "balance", "balance_version", "positions", "orders")
+
+
+class EquityRule(StrEnum):
+    """What an account's equity is made of."""
+
+    PROFIT = "profit"  # balance + unrealised P&L: positions are held on margin
+    VALUE = "value"  # the balance is cash: what is held was paid for, and counts with its market value
 
 
 class Quote:
@@ -60,24 +70,28 @@ class AccountMirror:
 
     `on_dirty` is called once when the content first changes after `clean()`; `content_at_ms` is the time of the last
     change, `confirmed_at_ms` of the last full reconcile (Unix ms, from the callers' `now_ms`); `events` counts
-    everything applied, ticks included.
+    everything applied, ticks included. `fills`: the last executions known, newest last. `used_margin`: of the account,
+    where the broker says none per position.
     """
 
     environment: str
     account_id: str
     catalogue: Catalogue
     quote_digits: int = 5
+    equity_rule: EquityRule = EquityRule.PROFIT
     currency: str | None = None
     money_digits: int = 2
     leverage: Decimal | None = None
     can_trade: bool | None = None
     login: str | None = None
     broker_title: str | None = None
+    used_margin: Decimal | None = None
     balance: Decimal | None = None
     balance_version: int | None = None
     positions: dict[str, Position] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
     quotes: dict[str, Quote] = field(default_factory=dict)
+    fills: tuple[Fill, ...] = ()
     content_at_ms: int | None = None
     confirmed_at_ms: int | None = None
     events: int = 0
@@ -114,6 +128,10 @@ class AccountMirror:
     def clean(self) -> None:
         """A reading was taken; the next change tells the listener again."""
         self.dirty = False
+
+    def note_fill(self, fill: Fill) -> None:
+        """Keep an execution for whoever asks what happened last. The caller sees to it that none comes twice."""
+        self.fills = (*self.fills[-REMEMBERED_FILLS + 1 :], fill)
 
     def apply(self, execution: Execution, now_ms: int) -> bool:
         """Apply one message's events. Returns True when anything changed; a known duplicate changes nothing."""
@@ -246,7 +264,7 @@ class AccountMirror:
 
     def _set_account(self, event: AccountChanged) -> bool:
         changed = False
-        for name in _SETTINGS:
+        for name in SETTINGS:
             value = getattr(event, name)
             if value is not None and getattr(self, name) != value:
                 setattr(self, name, value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from core.orders import Order
+from core.orders import Order, Side
 from core.positions import Position
 
 
@@ -23,7 +23,10 @@ class BalanceChanged:
 
 @dataclass(frozen=True, slots=True)
 class AccountChanged:
-    """Account settings; None means "not said", which changes nothing."""
+    """Account settings; None means "not said", which changes nothing.
+
+    `used_margin`: of the whole account, where the broker says none per position.
+    """
 
     currency: str | None = None
     money_digits: int | None = None
@@ -31,6 +34,7 @@ class AccountChanged:
     can_trade: bool | None = None
     login: str | None = None
     broker_title: str | None = None
+    used_margin: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,23 @@ class OrderGone:
 
     order_id: str
     at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One execution of an order. `recovered`: no live message told of it, it was found afterwards.
+
+    No event: it changes nothing by itself, the events beside it do (`AccountMirror.note_fill` keeps it).
+    """
+
+    execution_id: str
+    order_id: str
+    instrument_id: str
+    side: Side
+    units: Decimal
+    price: Decimal
+    at_ms: int
+    recovered: bool = False
 
 
 Event = (

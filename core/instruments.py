@@ -11,7 +11,8 @@ class Instrument:
     """What can be traded.
 
     `price_digits` decimals of a price; `lot_units` units of one lot (None where the broker has no lots);
-    `base_asset`, `quote_asset` asset names such as "EUR"; unit limits in units, None where unknown.
+    `base_asset`, `quote_asset` asset names such as "EUR"; unit limits in units, None where unknown. `multiplier`: how
+    many of the thing priced one unit stands for (100 for most equity options).
     """
 
     id: str
@@ -23,6 +24,7 @@ class Instrument:
     min_units: Decimal | None = None
     max_units: Decimal | None = None
     step_units: Decimal | None = None
+    multiplier: Decimal = Decimal(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ class Position:
 
     `swap` and `commission` are negative when charged. `used_margin` is None when the broker has not said.
     `updated_at_ms` orders two versions of the same position (0 when the broker gives no time); it is no content, so two
-    versions that differ in it alone are equal.
+    versions that differ in it alone are equal. `cost`: what the units held were bought (or sold short) for in the quote
+    currency, positive, where the broker says it; else entry price x units x multiplier.
     """
 
     id: str
@@ -29,3 +30,4 @@ class Position:
     used_margin: Decimal | None = None
     opened_at_ms: int | None = None
     updated_at_ms: int = field(default=0, compare=False)
+    cost: Decimal | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.account import AccountMirror, Snapshot
+from core.account import SETTINGS, AccountMirror, Snapshot
 from core.events import (
     AccountChanged,
     BalanceChanged,
@@ -60,7 +60,9 @@ def rebuild(mirror: AccountMirror, snapshot: Snapshot, buffered: Sequence[Execut
     A copy is built aside from the snapshot, the buffered executions are replayed on it, and the differences to the
     mirror are applied and returned: what the stream had lost or what happened while nobody listened.
     """
-    aside = AccountMirror(mirror.environment, mirror.account_id, mirror.catalogue, mirror.quote_digits)
+    aside = AccountMirror(
+        mirror.environment, mirror.account_id, mirror.catalogue, mirror.quote_digits, mirror.equity_rule
+    )
     aside.apply_all(reconcile(aside, snapshot), now_ms)
     _keep_known_margins(mirror, aside)
     for execution in buffered:
@@ -80,9 +82,7 @@ def _keep_known_margins(mirror: AccountMirror, aside: AccountMirror) -> None:
 
 
 def _reading(mirror: AccountMirror) -> Snapshot:
-    account = AccountChanged(
-        mirror.currency, mirror.money_digits, mirror.leverage, mirror.can_trade, mirror.login, mirror.broker_title
-    )
+    account = AccountChanged(**{name: getattr(mirror, name) for name in SETTINGS})
     balance = BalanceChanged(mirror.balance, mirror.balance_version) if mirror.balance is not None else None
     return Snapshot(account, balance, tuple(mirror.positions.values()), tuple(mirror.orders.values()))
 
@@ -96,6 +96,5 @@ def _balance_differs(mirror: AccountMirror, balance: BalanceChanged) -> bool:
 
 def _account_differs(mirror: AccountMirror, account: AccountChanged) -> bool:
     return any(
-        getattr(account, name) is not None and getattr(account, name) != getattr(mirror, name)
-        for name in ("currency", "money_digits", "leverage", "can_trade", "login", "broker_title")
+        getattr(account, name) is not None and getattr(account, name) != getattr(mirror, name) for name in SETTINGS
     )

@@ -2,15 +2,17 @@
 
 P&L of a position = gross + swap + commission (reference/ctrader.md §4.2): gross in the quote currency (bid for a
 BUY, ask for a SELL), converted over the chain at bid on every hop, rounded half-even to the deposit digits per
-position, then summed. A missing quote or rate makes that P&L and every total that needs it None, never 0.
+position, then summed. Equity is balance + P&L or, where the balance is cash, cash + market values (`EquityRule`). A
+missing quote or rate makes that P&L and every total that needs it None, never 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 
-from core.account import AccountMirror
+from core.account import AccountMirror, EquityRule
 from core.instruments import Chain
 from core.money import round_money
 from core.orders import Side
@@ -23,10 +25,14 @@ _HUNDRED = Decimal(100)
 
 @dataclass(frozen=True, slots=True)
 class PositionValue:
-    """Present price (closing side) and net P&L in the deposit currency; None = cannot be known now."""
+    """Present price (closing side) and net P&L in the deposit currency; None = cannot be known now.
+
+    `market_value`: exact, negative when short; worked out only where equity is made of it.
+    """
 
     current_price: Decimal | None
     unrealized_pnl: Decimal | None
+    market_value: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +49,35 @@ class Valuation:
 
 def value_account(mirror: AccountMirror) -> Valuation:
     """Value every position of the mirror with the quotes it holds."""
-    values: dict[str, PositionValue] = {}
-    pnl: Decimal | None = _ZERO
-    used: Decimal | None = _ZERO
-    for position in mirror.positions.values():
-        value = value_position(mirror, position)
-        values[position.id] = value
-        pnl = None if pnl is None or value.unrealized_pnl is None else pnl + value.unrealized_pnl
-        used = None if used is None or position.used_margin is None else used + position.used_margin
-    equity = None if pnl is None or mirror.balance is None else mirror.balance + pnl
+    values = {position.id: value_position(mirror, position) for position in mirror.positions.values()}
+    pnl = _sum(value.unrealized_pnl for value in values.values())
+    used = mirror.used_margin
+    if used is None:
+        used = _sum(position.used_margin for position in mirror.positions.values())
+    equity = _equity(mirror, pnl, values.values())
     free = None if equity is None or used is None else equity - used
     level = None
     if equity is not None and used:
         level = round_money(_CONTEXT.divide(equity * _HUNDRED, used), 2)
     return Valuation(values, pnl, equity, used, free, level)
+
+
+def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """None as soon as one is not known."""
+    total = _ZERO
+    for amount in amounts:
+        if amount is None:
+            return None
+        total += amount
+    return total
+
+
+def _equity(mirror: AccountMirror, pnl: Decimal | None, values: Iterable[PositionValue]) -> Decimal | None:
+    profit = mirror.equity_rule is EquityRule.PROFIT
+    held = pnl if profit else _sum(value.market_value for value in values)
+    if held is None or mirror.balance is None:
+        return None
+    return mirror.balance + held if profit else round_money(mirror.balance + held, mirror.money_digits)
 
 
 def value_position(mirror: AccountMirror, position: Position) -> PositionValue:
@@ -65,15 +86,19 @@ def value_position(mirror: AccountMirror, position: Position) -> PositionValue:
     instrument = mirror.catalogue.instruments.get(position.instrument_id)
     if price is None or instrument is None:
         return PositionValue(price, None)
-    distance = price - position.entry_price if position.side is Side.BUY else position.entry_price - price
-    gross = _CONTEXT.multiply(distance, position.units)
+    units = _CONTEXT.multiply(position.units, instrument.multiplier)
+    worth, cost = _CONTEXT.multiply(price, units), position.cost
+    if cost is None:
+        cost = _CONTEXT.multiply(position.entry_price, units)
+    sign = 1 if position.side is Side.BUY else -1
     if mirror.currency is None:
         return PositionValue(price, None)
     chain = mirror.catalogue.chain(instrument.quote_asset, mirror.currency)
-    converted = None if chain is None else convert(gross, chain, mirror)
-    if converted is None:
+    gross = None if chain is None else convert(sign * _CONTEXT.subtract(worth, cost), chain, mirror)
+    if chain is None or gross is None:
         return PositionValue(price, None)
-    return PositionValue(price, round_money(converted + position.swap + position.commission, mirror.money_digits))
+    value = convert(sign * worth, chain, mirror) if mirror.equity_rule is EquityRule.VALUE else None
+    return PositionValue(price, round_money(gross + position.swap + position.commission, mirror.money_digits), value)
 
 
 def convert(amount: Decimal, chain: Chain, mirror: AccountMirror) -> Decimal | None:
