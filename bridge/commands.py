@@ -22,7 +22,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 def run_serve(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     """Run the bridge until a signal."""
-    from bridge.app import serve
+    from bridge.daemon import serve
 
     settings = load_settings()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -137,7 +137,7 @@ def run_config(options: argparse.Namespace, loop_factory: LoopFactory | None) ->
 
 def run_doctor(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     """Check what a start will need."""
-    from bridge.assembly import stores_of
+    from bridge.app import stores_of
     from bridge.doctor import Doctor
     from bridge.runtime.clock import SystemClock
 
@@ -153,7 +153,7 @@ def run_doctor(options: argparse.Namespace, loop_factory: LoopFactory | None) ->
 
 def run_user(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     """Export or erase one user's data."""
-    from bridge.assembly import BROKERS, stores_of
+    from bridge.app import BROKERS, stores_of
     from bridge.runtime.clock import SystemClock
     from bridge.user_data.command import run_erase, run_export
 
@@ -171,7 +171,7 @@ def run_user(options: argparse.Namespace, loop_factory: LoopFactory | None) -> i
 
 def run_user_keys(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     """Move users to keyed user keys."""
-    from bridge.assembly import BROKERS, stores_of
+    from bridge.app import BROKERS, stores_of
     from bridge.runtime.clock import SystemClock
     from bridge.user_data.key_command import run_finish_keys, run_migrate_keys
 

@@ -52,7 +52,7 @@ def on_core(number: int) -> Iterator[None]:
 
 def collect_as_served() -> None:
     """Set the garbage collector as a serving process does, once everything is built."""
-    from bridge.app import GC_THRESHOLDS
+    from bridge.daemon import GC_THRESHOLDS
 
     gc.collect()
     gc.freeze()

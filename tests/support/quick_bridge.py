@@ -7,7 +7,7 @@ of freshness are the real ones.
 import sys
 from functools import partial
 
-import bridge.assembly
+import bridge.app
 import bridge.sessions.backoff
 import bridge.sessions.keeping
 import bridge.sessions.session
@@ -33,7 +33,7 @@ WAITS = {
 
 
 def shorten() -> None:
-    bridge.assembly.CtraderSettings = partial(CtraderSettings, **WAITS)  # type: ignore[misc, assignment]
+    bridge.app.CtraderSettings = partial(CtraderSettings, **WAITS)  # type: ignore[misc, assignment]
     bridge.sessions.session.STEADY_S = 0.1  # type: ignore[attr-defined]
     bridge.sessions.backoff.APPLICATION_FIRST_S = 0.5
     bridge.sessions.backoff.APPLICATION_CAP_S = 1.0

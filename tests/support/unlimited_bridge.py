@@ -6,7 +6,7 @@ The limits themselves are tested in tests/unit/api/test_limits.py.
 import sys
 from functools import partial
 
-import bridge.assembly
+import bridge.app
 from bridge.__main__ import loop_factory
 from bridge.api.dispatch import Policy
 from bridge.cli import main
@@ -14,5 +14,5 @@ from bridge.cli import main
 PLENTY = 10**6  # per second
 
 if __name__ == "__main__":
-    bridge.assembly.Policy = partial(Policy, key_rate=PLENTY, address_rate=PLENTY)  # type: ignore[misc, assignment]
+    bridge.app.Policy = partial(Policy, key_rate=PLENTY, address_rate=PLENTY)  # type: ignore[misc, assignment]
     sys.exit(main(sys.argv[1:], loop_factory=loop_factory()))

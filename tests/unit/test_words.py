@@ -16,7 +16,6 @@ ROOMS = ("bridge/brokers/ctrader/", "bridge/brokers/alpaca/", "bridge/simulator/
 # demo runs simulator and bridge
 MODULES = (
     "bridge/app.py",
-    "bridge/assembly.py",
     "bridge/cli.py",
     "bridge/config.py",
     "bridge/demo.py",
