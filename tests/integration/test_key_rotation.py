@@ -47,11 +47,11 @@ async def test_nothing_fails_to_open_when_keys_are_rotated_under_load(database: 
         for _ in range(3):
             group.create_task(load())
         resealer = Resealer(database, vault_of("new", "old"), batch=7)
-        for _ in range(5):
+        rounds = 0
+        while rounds < 5 or read <= 20 or renewed <= 5:  # enough of a load, however slow the machine
             await resealer.run()
+            rounds += 1
         stop.set()
-    assert read > 20
-    assert renewed > 5
     assert max(broker.requests.values()) == 1
     await before.close()
     done = await resealer.run()

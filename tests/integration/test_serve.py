@@ -260,11 +260,11 @@ async def test_the_fast_event_loop_carries_the_process():
     script = """
         import asyncio, sys
         from bridge.__main__ import loop_factory
-        from bridge import app
+        from bridge import daemon
         async def serve(settings):
             print(type(asyncio.get_running_loop()).__module__)
             return 0
-        app.serve = serve
+        daemon.serve = serve
         from bridge.cli import main
         sys.exit(main(["serve"], loop_factory=loop_factory()))
     """
