@@ -99,6 +99,19 @@ class EvidenceAnswer(_Answer):
     cause: str | None
 
 
+class FillAnswer(_Answer):
+    """One execution of an order."""
+
+    at: Millis
+    execution_id: str
+    order_id: str
+    symbol: str | None
+    side: Literal["buy", "sell"]
+    units: float | int
+    price: float | int
+    recovered: bool = Field(description="No live message told of it; it was found after a cut.")
+
+
 class ExplanationAnswer(_Answer):
     """Why a session is as it is, what happens next, and what a person can do."""
 
@@ -110,6 +123,7 @@ class ExplanationAnswer(_Answer):
     next_attempt_at: Millis | None
     queue_position: int | None
     queue_length: int
+    fills: list[FillAnswer] = Field(description="The last executions known, newest first.")
 
 
 class UserExplanationsAnswer(_Answer):

@@ -6,7 +6,8 @@ from bridge.brokers.base import ReasonCode
 from bridge.sessions.machine import Machine
 from bridge.sessions.session import Session
 from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, State, status_name
-from bridge.sessions.views import Explanation, SessionView
+from bridge.sessions.views import Explanation, FillView, SessionView
+from core.money import json_number
 
 _AWAITS = {
     State.WAITING: "admission",
@@ -92,6 +93,28 @@ def explain(session: Session, machine: Machine, owner: str) -> Explanation:
         next_attempt_at=session.next_attempt_at_ms,
         queue_position=position,
         queue_length=length,
+        fills=fills_of(session),
+    )
+
+
+def fills_of(session: Session) -> tuple[FillView, ...]:
+    """The last executions that the mirror remembers, newest first."""
+    mirror = session.mirror
+    if mirror is None:
+        return ()
+    instruments = mirror.catalogue.instruments
+    return tuple(
+        FillView(
+            at=fill.at_ms,
+            execution_id=fill.execution_id,
+            order_id=fill.order_id,
+            symbol=instruments[fill.instrument_id].name if fill.instrument_id in instruments else None,
+            side=fill.side.value,
+            units=json_number(fill.units),
+            price=json_number(fill.price),
+            recovered=fill.recovered,
+        )
+        for fill in reversed(mirror.fills)
     )
 
 

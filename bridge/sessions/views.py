@@ -79,12 +79,27 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class FillView:
+    """One execution. `recovered`: no live message told of it (the stream was cut), it was found afterwards."""
+
+    at: int
+    execution_id: str
+    order_id: str
+    symbol: str | None
+    side: str
+    units: float | int | None
+    price: float | int | None
+    recovered: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a session is as it is.
 
     `chain`: what went wrong, newest first (the last entries also remain while live). `awaits`: what ends the present
     state ("timer", "admission", "login", "refresh", "user", "nothing"). `what_next`: one sentence; `unblock`: what a
     person can do, None when nothing is needed. `queue_position` counts from 1 among `queue_length` waiting sessions.
+    `fills`: the last executions known, newest first.
     """
 
     session: SessionView
@@ -95,6 +110,7 @@ class Explanation:
     next_attempt_at: int | None
     queue_position: int | None
     queue_length: int
+    fills: tuple[FillView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

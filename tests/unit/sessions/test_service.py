@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -11,6 +12,8 @@ from bridge.brokers.base import BrokerAccount, Capabilities, ChannelHealth, Faul
 from bridge.sessions.service import SessionService
 from bridge.sessions.views import AccountChoice, NoCredentials
 from core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from core.events import Fill
+from core.orders import Side
 from core.secret import Secret
 from core.user_key import UserKeyMode, UserKeyScheme
 from tests.support.fake_broker import credential, fault
@@ -437,3 +440,17 @@ async def test_view_repeats_no_user_id_and_no_secret(world: World) -> None:
     for shown in (view, explanation):
         assert "someone" not in repr(shown).replace("acc-someone@example.org", "")
         assert "hunter2" not in repr(shown)
+
+
+async def test_the_last_executions_are_explained_newest_first_also_when_stopped(world: World) -> None:
+    view = await world.live()
+    mirror = world.broker.mirror("acc-u", DEMO)
+    for number in range(25):
+        fill = Fill(f"e{number}", "o1", "AAPL", Side.BUY, Decimal("0.5"), Decimal(190), number, recovered=number == 24)
+        mirror.note_fill(fill)
+    await world.stop()
+    (explanation,) = await world.service.explain(view.user_key)
+    assert [fill.execution_id for fill in explanation.fills] == [f"e{number}" for number in range(24, 4, -1)]
+    newest, older = explanation.fills[:2]
+    assert (newest.recovered, older.recovered) == (True, False)
+    assert (newest.at, newest.symbol, newest.side, newest.units, newest.price) == (24, None, "buy", 0.5, 190)
