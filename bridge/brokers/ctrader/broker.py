@@ -34,7 +34,7 @@ from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool, channel_health
 from bridge.brokers.ctrader.scheduling import Priority
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.brokers.ctrader.stats import Stats
+from bridge.brokers.stats import Stats
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 from bridge.telemetry.redaction import REDACTOR
@@ -136,8 +136,8 @@ class CtraderBroker:
     def metrics(self) -> Mapping[str, float]:
         """Counters: `requests.<outcome>`, `refusals.<code>`, `reconnects.<cause>`, `dials`, `dials_failed.<cause>`,
         `events.<type>`, `frames`, `bytes`, `unknown_payload_types`, `quarantined`, `foreign_events`, `late_events`,
-        `garbage_frames`, `lost_events`, `reconciles`, `pnl_checks`,
-        `pnl_drifts`, `probes`, `refreshes.<way>`, `refreshes_failed.<way>`, `exchanges` ...; the request round trip as
+        `garbage_frames`, `lost_events`, `fills` (executions noted), `fills_recovered` (those of them that no live
+        message told of), `deal_searches`, `deal_lists_failed`, `reconciles`, `pnl_checks`, `pnl_drifts`, `probes`, `refreshes.<way>`, `refreshes_failed.<way>`, `exchanges` ...; the request round trip as
         `roundtrip.le_<s>` (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`.
         """
         values = self._stats.read()

@@ -16,15 +16,15 @@ from google.protobuf.message import Message
 
 from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode
 from bridge.brokers.ctrader import codec, faults
-from bridge.brokers.ctrader.dialing import DialBackoff
-from bridge.brokers.ctrader.flight import Flight
 from bridge.brokers.ctrader.liveness import Act, Liveness
 from bridge.brokers.ctrader.requests import Pending, Requests
 from bridge.brokers.ctrader.routing import Router
 from bridge.brokers.ctrader.scheduling import Priority
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.brokers.ctrader.stats import Stats
-from bridge.brokers.ctrader.stream import Socket
+from bridge.brokers.dialing import DialBackoff
+from bridge.brokers.flight import Flight
+from bridge.brokers.stats import Stats
+from bridge.brokers.stream import Socket
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 from core.errors import ProtocolViolation
@@ -74,7 +74,6 @@ class Channel:
         self.requests = Requests(settings, clock, rng, stats, self._transmit, self._unanswered)
         self.router = Router(self, self.requests, stats)
         self.receive = self.router.receive
-        self.garbage = self.router.garbage
         self.up = False
         self.retired = False  # the broker allows fewer channels: accounts move away at their next login
         self.accounts = 0  # accounts assigned to this channel, authorised or not
@@ -278,6 +277,13 @@ class Channel:
         if socket is self._socket:
             self.bytes_in += size
             self._liveness.heard(self._clock.monotonic(), self.router.frames)
+
+    def receive_text(self, data: bytes | bytearray | memoryview) -> None:
+        """This protocol never uses text."""
+        self.router.garbage("text message")
+
+    def pong(self, socket: Socket) -> None:
+        """No pings are sent on this protocol."""
 
     def _set_timer(self, now: float) -> None:
         delay = max(self._liveness.due_at() - now, 0.001)

@@ -9,8 +9,9 @@ from bridge.brokers.base import Environment
 from bridge.brokers.ctrader.gates import Gate
 from bridge.brokers.ctrader.listing import Listings
 from bridge.brokers.ctrader.market import Market
+from bridge.brokers.ctrader.recovery import Recovery
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.brokers.ctrader.stats import Stats
+from bridge.brokers.stats import Stats
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 
@@ -31,6 +32,10 @@ class Context:
     gates: dict[tuple[Environment, str], Gate] = field(default_factory=dict)
     next_pnl_check: float = 0.0
     issued: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    recovery: Recovery = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recovery = Recovery(self.settings, self.clock, self.tasks, self.stats)
 
     def market(self, environment: Environment, server: str) -> Market:
         """The reference data of a broker server, by the name it gives itself."""

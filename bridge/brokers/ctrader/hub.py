@@ -17,18 +17,19 @@ from bridge.brokers.base import BrokerFault, Environment, FaultKind, Reason, Rea
 from bridge.brokers.ctrader import codec, faults, normalize
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.context import Context
-from bridge.brokers.ctrader.flight import Flight
+from bridge.brokers.ctrader.deals import DealBook
 from bridge.brokers.ctrader.listing import Listed
 from bridge.brokers.ctrader.market import Market
 from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool
 from bridge.brokers.ctrader.scheduling import Priority
 from bridge.brokers.ctrader.upkeep import Upkeep
+from bridge.brokers.flight import Flight
 from core.account import AccountMirror
 from core.errors import ProtocolViolation
 from core.events import Execution
 from core.instruments import Catalogue
-from protos.ctrader import PAYLOAD_CLASSES, messages_pb2
+from protos.ctrader import PAYLOAD_CLASSES, messages_pb2, model_pb2
 
 M = TypeVar("M", bound=Message)
 
@@ -65,6 +66,7 @@ class AccountHub:
         "channel",
         "context",
         "current",
+        "deals",
         "environment",
         "leaving",
         "listed",
@@ -91,6 +93,7 @@ class AccountHub:
         self.market: Market | None = None
         self.mirror = AccountMirror(str(pool.environment), str(listed.number), Catalogue())
         self.mirror.on_dirty = self._tell_changed
+        self.deals = DealBook()
         self.symbols: dict[int, str] = {}
         self.unquotable: frozenset[int] = frozenset()
         self.members: list[Member] = []
@@ -285,6 +288,24 @@ class AccountHub:
                 return normalize.trailing_stop_changed(message, symbol_id, scales)
         return Execution(())
 
+    def taken(self, message: Message) -> Execution:
+        """As `normalised`; the deal that it tells of is noted. Raises ProtocolViolation."""
+        execution = self.normalised(message)
+        if isinstance(message, messages_pb2.ProtoOAExecutionEvent) and message.HasField("deal"):
+            self.deal(message.deal)
+        return execution
+
+    def deal(self, deal: model_pb2.ProtoOADeal, *, recovered: bool = False) -> None:
+        """Note what a deal executed, once. Raises ProtocolViolation."""
+        fill = normalize.fill(deal, recovered=recovered)
+        if fill is None:
+            self.context.stats.count("deals_unfilled")
+        elif self.deals.note(fill):
+            self.mirror.note_fill(fill)
+            self.context.stats.count("fills")
+            if recovered:
+                self.context.stats.count("fills_recovered")
+
     def scales(self) -> normalize.Scales:
         """What this account's messages may leave unsaid."""
         digits = self.market.price_digits if self.market is not None else _no_digits
@@ -292,7 +313,7 @@ class AccountHub:
 
     def _apply(self, message: Message) -> None:
         try:
-            execution = self.normalised(message)
+            execution = self.taken(message)
         except ProtocolViolation:
             self.quarantine()
             return

@@ -69,6 +69,7 @@ async def _make_live(hub: AccountHub, channel: Channel, request: LoginRequest) -
         if hub.authorised:
             hub.live = True
             hub.follow()
+            hub.context.recovery.ask(hub)
             return
     raise faults.transient(ReasonCode.ACCOUNT_SESSION_ENDED, "The broker keeps ending this account's session.")
 
@@ -100,6 +101,7 @@ async def reconcile_live(hub: AccountHub) -> int:
     if lost:
         hub.context.stats.count("lost_events", lost)
     hub.follow()
+    hub.context.recovery.ask(hub)
     await drift.check(hub)
     return lost
 
@@ -114,7 +116,9 @@ async def _synchronise(hub: AccountHub, channel: Channel, priority: Priority) ->
                 await asyncio.sleep(hub.context.settings.confirm_delay_s)
             snapshot = await _read_snapshot(hub, channel, priority)
         if not hub.overflowed:
-            missing = rebuild(hub.mirror, snapshot, _take_buffered(hub), hub.context.clock.now_ms())
+            before_ms, now_ms = hub.mirror.confirmed_at_ms, hub.context.clock.now_ms()
+            missing = rebuild(hub.mirror, snapshot, _take_buffered(hub), now_ms)
+            hub.deals.compared(missing, before_ms, now_ms)
             return len(missing)
         hub.buffer, hub.overflowed = [], False
         hub.context.stats.count("buffer_overflows")
@@ -133,7 +137,7 @@ def _take_buffered(hub: AccountHub) -> list[Execution]:
     executions: list[Execution] = []
     for message in hub.buffer or ():
         try:
-            executions.append(hub.normalised(message))
+            executions.append(hub.taken(message))
         except ProtocolViolation:
             hub.quarantine()
     hub.buffer = None

@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 
 from bridge.brokers.base import BrokerFault
 from bridge.brokers.ctrader import codec, faults
-from bridge.brokers.ctrader.flight import Flight
 from bridge.brokers.ctrader.normalize import units
+from bridge.brokers.flight import Flight
 from bridge.runtime.tasks import Tasks
 from core.account import AccountMirror
 from core.errors import ProtocolViolation

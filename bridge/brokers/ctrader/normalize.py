@@ -20,6 +20,7 @@ from core.events import (
     BalanceChanged,
     Event,
     Execution,
+    Fill,
     MarginChanged,
     OrderChanged,
     OrderGone,
@@ -53,6 +54,7 @@ _STAYS = frozenset({model_pb2.ORDER_ACCEPTED, model_pb2.ORDER_REPLACED, model_pb
 _ENDS = frozenset(
     {model_pb2.ORDER_FILLED, model_pb2.ORDER_CANCELLED, model_pb2.ORDER_EXPIRED, model_pb2.ORDER_REJECTED}
 )
+_EXECUTED = frozenset({model_pb2.FILLED, model_pb2.PARTIALLY_FILLED})
 _NO_POSITION = frozenset({model_pb2.ORDER_REJECTED, model_pb2.ORDER_CANCEL_REJECTED})
 
 
@@ -174,6 +176,23 @@ def order(message: model_pb2.ProtoOAOrder, scales: Scales) -> Order:
         created_at_ms=_time(data.openTimestamp) or None,
         updated_at_ms=_time(message.utcLastUpdateTimestamp),
         client_order_id=_text(message.clientOrderId),
+    )
+
+
+def fill(message: model_pb2.ProtoOADeal, *, recovered: bool) -> Fill | None:
+    """What a deal executed; None when it executed nothing or names no price. Its price may be an average over several
+    levels and keeps the digits that the broker sends."""
+    if message.dealStatus not in _EXECUTED or not message.filledVolume or not message.HasField("executionPrice"):
+        return None
+    return Fill(
+        execution_id=str(message.dealId),
+        order_id=str(message.orderId),
+        instrument_id=str(message.symbolId),
+        side=_side(message.tradeSide),
+        units=units(message.filledVolume),
+        price=_price(message.executionPrice, None),
+        at_ms=_time(message.executionTimestamp),
+        recovered=recovered,
     )
 
 

@@ -19,7 +19,7 @@ import orjson
 from bridge.brokers.base import BrokerFault, ConsentScope, FaultKind, IssuedTokens, Reason, ReasonCode
 from bridge.brokers.ctrader import faults
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.brokers.ctrader.stream import shared_tls
+from bridge.brokers.stream import shared_tls
 from bridge.telemetry.redaction import REDACTOR
 from core.secret import Secret
 

@@ -12,10 +12,10 @@ import random
 
 from bridge.brokers.base import BrokerFault, ChannelHealth, Environment, FaultKind, Reason, ReasonCode
 from bridge.brokers.ctrader.channel import Channel
-from bridge.brokers.ctrader.dialing import DialBudget
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.brokers.ctrader.stats import Stats
-from bridge.brokers.ctrader.stream import Socket, open_socket
+from bridge.brokers.dialing import DialBudget
+from bridge.brokers.stats import Stats
+from bridge.brokers.stream import Socket, open_socket
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 

@@ -15,7 +15,7 @@ from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode
 from bridge.brokers.ctrader import codec, faults
 from bridge.brokers.ctrader.scheduling import Priority, Request, Scheduler
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.brokers.ctrader.stats import Stats
+from bridge.brokers.stats import Stats
 from bridge.runtime.clock import Clock
 from core.errors import BridgeError, InDoubt, ProtocolViolation, Unavailable
 

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from bridge.brokers.base import BrokerFault
 from bridge.brokers.ctrader import codec, faults
 from bridge.brokers.ctrader.requests import Requests
-from bridge.brokers.ctrader.stats import Stats
+from bridge.brokers.stats import Stats
 from core.account import AccountMirror
 from core.errors import ProtocolViolation
 from protos.ctrader import PAYLOAD_CLASSES, common_messages_pb2, messages_pb2

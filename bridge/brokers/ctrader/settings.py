@@ -50,11 +50,16 @@ class CtraderSettings:
     snapshot_timeout_s: float = 15.0
     market_timeout_s: float = 15.0
     reconcile_timeout_s: float = 30.0
+    history_timeout_s: float = 15.0
     logout_timeout_s: float = 2.0
     confirm_delay_s: float = 0.5  # between a snapshot that removes what is held and the one that must confirm it
     repair_delay_s: float = 1.0  # between a message that could not be used and the reconcile it asks for
     pnl_check_every_s: float = 5.0  # one account at a time, over the whole adapter
     reconcile_floor_s: float = 60.0
+    history_lag_s: float = (
+        5.0  # the broker's history knows of a deal this long after it at the latest (ctrader.md §4.3)
+    )
+    deals_overlap_s: float = 60.0  # deals are asked for from this long before the last full reading: clocks differ
     listing_max_age_s: float = 60.0  # an account missing from an older list is looked up once more
 
     maintenance_default_s: float = 30.0

@@ -14,7 +14,7 @@ from bridge.brokers.ctrader.faults import Refusal
 from bridge.brokers.ctrader.requests import Requests
 from bridge.brokers.ctrader.routing import GARBAGE_IN_A_ROW, Router
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.brokers.ctrader.stats import Stats
+from bridge.brokers.stats import Stats
 from bridge.runtime.clock import ManualClock
 from core.account import AccountMirror
 from core.instruments import Catalogue

@@ -8,11 +8,11 @@ import pytest
 
 from bridge.brokers.base import BrokerFault, ChooseAccount, Environment, FaultKind, Reason, ReasonCode
 from bridge.brokers.ctrader import codec, credential
-from bridge.brokers.ctrader.flight import Flight
 from bridge.brokers.ctrader.gates import Gate
 from bridge.brokers.ctrader.listing import Listed, Listing, choose
 from bridge.brokers.ctrader.market import walk
 from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.flight import Flight
 from bridge.runtime.tasks import Tasks
 from core.errors import InvalidInput, ProtocolViolation
 from core.instruments import Hop

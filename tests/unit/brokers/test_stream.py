@@ -1,14 +1,16 @@
-"""The socket of a channel gives way: a flood of frames must not keep the event loop from everything else."""
+"""The socket of a broker: it gives way in a flood of frames, puts parts together, and pings when told."""
 
 import asyncio
 from typing import Any
 
 from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from bridge.brokers.ctrader.stream import SLICE_BYTES, Socket
+from bridge.brokers.stream import SLICE_BYTES, Socket
 
 FRAME_BYTES = 100
 
@@ -16,6 +18,8 @@ FRAME_BYTES = 100
 class Listener:
     def __init__(self) -> None:
         self.messages = 0
+        self.texts: list[bytes] = []
+        self.pongs = 0
 
     def heard(self, socket: Socket, size: int) -> None:
         pass
@@ -23,8 +27,11 @@ class Listener:
     def receive(self, data: object) -> None:
         self.messages += 1
 
-    def garbage(self, what: str) -> None:
-        raise AssertionError(what)
+    def receive_text(self, data: object) -> None:
+        self.texts.append(bytes(data))  # type: ignore[call-overload]
+
+    def pong(self, socket: Socket) -> None:
+        self.pongs += 1
 
     def ended(self, socket: Socket) -> None:
         pass
@@ -36,6 +43,10 @@ class Transport(asyncio.Transport):
         self.reading = True
         self.calls: list[str] = []
         self.closing = False
+        self.written: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -59,6 +70,7 @@ def opened() -> tuple[Socket, Listener, Transport]:
     listener, transport = Listener(), Transport()
     socket = Socket(listener, ClientProtocol(parse_uri("ws://127.0.0.1:1"), state=State.OPEN))
     socket.connection_made(transport)
+    socket.response = Response(101, "Switching Protocols", Headers())
     return socket, listener, transport
 
 
@@ -112,3 +124,33 @@ async def test_rest_of_a_read_is_dropped_when_the_transport_closed_meanwhile() -
         await asyncio.sleep(0)
     assert listener.messages <= seen + SLICE_BYTES // FRAME_BYTES + 1
     assert transport.calls == ["pause"]
+
+
+def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=False)
+
+
+async def test_message_is_whole_and_of_its_kind_when_it_comes_in_parts() -> None:
+    socket, listener, _ = opened()
+    socket.data_received(
+        frame(Opcode.TEXT, b"one")
+        + frame(Opcode.TEXT, b"t", fin=False)
+        + frame(Opcode.PONG, b"")
+        + frame(Opcode.CONT, b"wo")
+        + frame(Opcode.BINARY, b"x", fin=False)
+        + frame(Opcode.CONT, b"y")
+    )
+    assert listener.texts == [b"one", b"two"]
+    assert listener.messages == 1
+    assert listener.pongs == 1
+
+
+async def test_ping_is_written_only_when_the_socket_is_open() -> None:
+    socket, _, transport = opened()
+    assert socket.transmit_ping()
+    assert socket.transmit_text(b"{}")
+    assert [data[:1] for data in transport.written] == [b"\x89", b"\x81"]
+    transport.closing = True
+    assert not socket.transmit_ping()
+    assert not socket.transmit_text(b"{}")
+    assert len(transport.written) == 2

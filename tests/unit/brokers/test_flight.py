@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bridge.brokers.ctrader.flight import Flight
+from bridge.brokers.flight import Flight
 from bridge.runtime.tasks import Tasks
 
 

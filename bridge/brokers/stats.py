@@ -1,4 +1,4 @@
-"""Plain counters of the adapter, by name, for telemetry. Names are documented at `CtraderBroker.metrics`."""
+"""Plain counters of the adapter, by name, for telemetry. Names are documented at `metrics` of each broker."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from bridge.brokers.ctrader.dialing import DialBackoff, DialBudget
+from bridge.brokers.dialing import DialBackoff, DialBudget
 
 
 class Highest(random.Random):

@@ -1,13 +1,15 @@
-"""The WebSocket of a channel: dialling with one shared TLS context, and messages handed over in the receive callback.
+"""A WebSocket to a broker host: dialling with one shared TLS context, messages handed over in the receive callback.
 
 Knows frames and transports, and nothing of what is in a message. Frames are never logged: the library would print them
-at DEBUG, tokens included. Dial errors are translated here, once.
+at DEBUG, tokens included. Dial errors are translated here, once. The library sends no pings of its own: whoever owns
+the socket says what silence means.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, Protocol, cast
 
@@ -18,12 +20,13 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
 from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode
-from bridge.brokers.ctrader.settings import CtraderSettings
 from core.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 _wire_log = logging.getLogger(f"{__name__}.wire")
 _wire_log.setLevel(logging.WARNING)
+
+Message = bytes | bytearray | memoryview
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 SLICE_BYTES = 16 * 2**10  # of one large read, handled in one turn of the loop: some four hundred prices
@@ -32,19 +35,51 @@ _MESSAGES = frozenset({Opcode.BINARY, Opcode.TEXT, Opcode.CONT})
 
 
 class SocketListener(Protocol):
-    """Who owns a socket. Called from the transport's callbacks; must not raise."""
+    """Who owns a socket. Called from transport callbacks, perhaps before the dial has returned; must not raise."""
 
     def heard(self, socket: Socket, size: int) -> None:
         """Bytes arrived."""
 
-    def receive(self, data: bytes | bytearray | memoryview) -> None:
+    def receive(self, data: Message) -> None:
         """One whole binary message."""
 
-    def garbage(self, what: str) -> None:
-        """A message of a kind that this protocol never uses."""
+    def receive_text(self, data: Message) -> None:
+        """One whole text message, as UTF-8 that nobody has checked."""
+
+    def pong(self, socket: Socket) -> None:
+        """The peer answered a ping."""
 
     def ended(self, socket: Socket) -> None:
         """The peer closed, broke the framing, or the transport is gone. May come more than once."""
+
+
+class DialSettings(Protocol):
+    """What dialling needs of an adapter's settings."""
+
+    @property
+    def tls_ca_file(self) -> str | None:
+        """An extra trusted certificate."""
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """For name, connection, TLS and upgrade together."""
+
+    @property
+    def close_timeout_s(self) -> float:
+        """For a close that the peer does not answer."""
+
+    @property
+    def certificate_retry_s(self) -> float:
+        """The least wait after a certificate that was not acceptable."""
+
+
+class DialFault(BrokerFault):
+    """No socket could be opened. `status`: the HTTP status with which the upgrade was refused, None without one."""
+
+    def __init__(self, what: str, *, retry_after_s: float | None, status: int | None) -> None:
+        reason = Reason(ReasonCode.BROKER_UNREACHABLE, f"The broker cannot be reached: {what}.")
+        super().__init__(FaultKind.TRANSIENT, reason, retry_after_s=retry_after_s, shared=True)
+        self.status = status
 
 
 class Socket(ClientConnection):
@@ -54,7 +89,8 @@ class Socket(ClientConnection):
         super().__init__(protocol, **options)
         self._listener = listener
         self._receive = listener.receive
-        self._parts: list[bytes | bytearray | memoryview] = []
+        self._parts: list[Message] = []
+        self._deliver = listener.receive  # whom the message in parts is for
         self._unread = memoryview(b"")  # the rest of a large read; nothing more is read meanwhile
 
     def data_received(self, data: bytes) -> None:
@@ -95,16 +131,20 @@ class Socket(ClientConnection):
                 self._piece(event)
         else:
             super().process_event(event)
+            if type(event) is Frame and event.opcode is Opcode.PONG:
+                self._listener.pong(self)
 
     def _piece(self, frame: Frame) -> None:
-        """A fragment, or a text message, which this protocol never uses. The library bounds the whole size."""
-        if frame.opcode is Opcode.TEXT:
-            self._listener.garbage("text message")
+        """A text message, or a part of one of either kind. The library bounds the whole size."""
+        if frame.opcode is not Opcode.CONT:
+            self._deliver = self._listener.receive_text if frame.opcode is Opcode.TEXT else self._receive
+            if frame.fin:
+                self._deliver(frame.data)
+                return
         self._parts.append(frame.data)
         if frame.fin:
             whole, self._parts = b"".join(self._parts), []
-            if frame.opcode is not Opcode.TEXT:
-                self._receive(whole)
+            self._deliver(whole)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -112,9 +152,25 @@ class Socket(ClientConnection):
 
     def transmit(self, data: bytes) -> bool:
         """Write one binary message now. False when the connection is not open."""
-        if self.protocol.state is not State.OPEN or self.transport.is_closing():
+        if not self._writable():
             return False
         self.protocol.send_binary(data)
+        self.send_data()
+        return True
+
+    def transmit_text(self, data: bytes) -> bool:
+        """Write one text message, in UTF-8, now. False when the connection is not open."""
+        if not self._writable():
+            return False
+        self.protocol.send_text(data)
+        self.send_data()
+        return True
+
+    def transmit_ping(self) -> bool:
+        """Write a ping now; the answer comes as `SocketListener.pong`. False when the connection is not open."""
+        if not self._writable():
+            return False
+        self.protocol.send_ping(b"")
         self.send_data()
         return True
 
@@ -125,21 +181,27 @@ class Socket(ClientConnection):
         else:
             self.transport.close()
 
+    def _writable(self) -> bool:
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+
 
 class _Dial(connect):
-    """The library's dialler without redirects: the application's secret goes to the configured host only."""
+    """The library's dialler without redirects: secrets go to the configured host only."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
 
 
-async def open_socket(listener: SocketListener, url: str, settings: CtraderSettings) -> Socket:
-    """Dial, TLS and upgrade within the connect timeout. Raises BrokerFault with the cause classified."""
+async def open_socket(
+    listener: SocketListener, url: str, settings: DialSettings, headers: Mapping[str, str] | None = None
+) -> Socket:
+    """Dial, TLS and upgrade (with these extra headers) within the connect timeout. Raises DialFault."""
     options: dict[str, Any] = {"ssl": shared_tls(settings.tls_ca_file)} if url.startswith("wss://") else {}
     try:
         dial = _Dial(
             url,
             create_connection=cast("type[ClientConnection]", partial(Socket, listener)),
+            additional_headers=headers,
             compression=None,
             ping_interval=None,
             proxy=None,
@@ -167,14 +229,16 @@ def shared_tls(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def _dial_fault(error: Exception, settings: CtraderSettings) -> BrokerFault:
+def _dial_fault(error: Exception, settings: DialSettings) -> DialFault:
     """Why a dial failed, in words for the user, and the least wait it asks for."""
     wait_s: float | None = None
+    status: int | None = None
     if isinstance(error, ssl.SSLError):
         what, wait_s = "its certificate or encryption was not acceptable", settings.certificate_retry_s
         log.error("the broker's TLS was refused", extra={"error": type(error).__name__})
     elif isinstance(error, InvalidStatus):
-        what = f"it answered with HTTP status {error.response.status_code}"
+        status = error.response.status_code
+        what = f"it answered with HTTP status {status}"
         wait_s = _retry_after_s(error.response.headers.get("Retry-After"))
     elif isinstance(error, TimeoutError):
         what = "the connection took too long"
@@ -182,8 +246,7 @@ def _dial_fault(error: Exception, settings: CtraderSettings) -> BrokerFault:
         what = "the connection was refused"
     else:
         what = "no connection could be made"
-    reason = Reason(ReasonCode.BROKER_UNREACHABLE, f"The broker cannot be reached: {what}.")
-    return BrokerFault(FaultKind.TRANSIENT, reason, retry_after_s=wait_s, shared=True)
+    return DialFault(what, retry_after_s=wait_s, status=status)
 
 
 def _retry_after_s(header: str | None) -> float | None:

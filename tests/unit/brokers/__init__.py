@@ -1,0 +1,1 @@
+"""What all broker adapters share, without a broker."""
