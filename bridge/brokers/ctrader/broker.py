@@ -137,8 +137,9 @@ class CtraderBroker:
         """Counters: `requests.<outcome>`, `refusals.<code>`, `reconnects.<cause>`, `dials`, `dials_failed.<cause>`,
         `events.<type>`, `frames`, `bytes`, `unknown_payload_types`, `quarantined`, `foreign_events`, `late_events`,
         `garbage_frames`, `lost_events`, `fills` (executions noted), `fills_recovered` (those of them that no live
-        message told of), `deal_searches`, `deal_lists_failed`, `reconciles`, `pnl_checks`, `pnl_drifts`, `probes`, `refreshes.<way>`, `refreshes_failed.<way>`, `exchanges` ...; the request round trip as
-        `roundtrip.le_<s>` (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`.
+        message told of), `deal_searches`, `deal_lists_failed`, `reconciles`, `pnl_checks`, `pnl_drifts`, `probes`,
+        `refreshes.<way>`, `refreshes_failed.<way>`, `exchanges` ...; the request round trip as `roundtrip.le_<s>`
+        (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`.
         """
         values = self._stats.read()
         spots = frames = size = 0

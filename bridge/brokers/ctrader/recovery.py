@@ -18,7 +18,7 @@ from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.deals import DealBook
 from bridge.brokers.ctrader.scheduling import Priority
 from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.brokers.ctrader.stats import Stats
+from bridge.brokers.stats import Stats
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 from core.account import AccountMirror
@@ -80,7 +80,7 @@ class Recovery:
         caught_up_at = self._clock.monotonic() + self._settings.history_lag_s
         search = self._searches.get(account)
         if search is not None:
-            search.caught_up_at, search.page_ms = caught_up_at, None
+            search.caught_up_at, search.page_ms, search.tries = caught_up_at, None, 0
             return
         if len(self._searches) >= QUEUE_CAP:
             self._stats.count("deal_searches_refused")  # it still owes: its next reconcile asks again
@@ -141,7 +141,7 @@ class Recovery:
         if search.caught_up_at != caught_up_at:  # more was found missing meanwhile: from the beginning again
             self._queue(search)
         elif answer.hasMore and answer.deal:
-            search.page_ms = max(page_ms + 1, max(deal.executionTimestamp for deal in answer.deal))
+            search.page_ms = max(page_ms + 1, *(deal.executionTimestamp for deal in answer.deal))
             self._queue(search)
         elif asked_at < caught_up_at:
             search.page_ms = None
