@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bridge.config_rules import rules_of
 from bridge.config_values import (
     LOWER_CASE,
     SECRET_LENGTH,
@@ -37,7 +38,6 @@ from bridge.config_values import (
     SocketUrl,
     TokenKeys,
     Words,
-    is_loopback,
 )
 from core.errors import ConfigurationError
 from core.secret import Secret
@@ -47,11 +47,8 @@ VERSION = "0.1.0"
 ENV_FILE = ".env"
 ENV_ENCODING = "utf-8-sig"  # some editors begin a file with a mark that would become part of the first name
 PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
-LATER_VARIABLES = (  # of DESIGN §12; set, they are named at start as not used yet
-    *("DATABASE_SESSION_URL", "CTRADER_QUOTES", "BRIDGE_TRANSPORT", "ALPACA_CLIENT_ID", "ALPACA_CLIENT_SECRET"),
-    *("ALPACA_LIVE_URL", "ALPACA_PAPER_URL", "ALPACA_DATA_URL", "LEASE_TTL"),
-)
-STORES = ("postgres", "supabase", "redis", "memory")
+# of DESIGN §12; set, they are named at start as not used yet
+LATER_VARIABLES = ("DATABASE_SESSION_URL", "CTRADER_QUOTES", "BRIDGE_TRANSPORT", "LEASE_TTL")
 
 
 def setting(default: Any, description: str, *, unit: str = "", **rules: Any) -> Any:
@@ -171,6 +168,42 @@ class Settings(BaseSettings):
         4, "Historical requests on one channel.", unit="requests/s", ge=1, le=10_000
     )
 
+    # Alpaca
+    alpaca_client_id: str | None = setting(
+        None, "Client id of the Alpaca OAuth application; without one users enter key pairs."
+    )
+    alpaca_client_secret: SecretText | None = setting(None, "Client secret of that application.")
+    alpaca_live_url: HttpUrl = setting("https://api.alpaca.markets", "Alpaca's live trading host.", unit="URL")
+    alpaca_paper_url: HttpUrl = setting("https://paper-api.alpaca.markets", "Its paper trading host.", unit="URL")
+    alpaca_live_stream_url: SocketUrl | None = setting(
+        None, "Its live trading stream; /stream on the live host when empty.", unit="URL"
+    )
+    alpaca_paper_stream_url: SocketUrl | None = setting(
+        None, "Its paper trading stream; /stream on the paper host when empty.", unit="URL"
+    )
+    alpaca_data_url: SocketUrl = setting(
+        "wss://stream.data.alpaca.markets", "Its market data streams' host.", unit="URL"
+    )
+    alpaca_data_feed: Annotated[Literal["iex", "sip", "delayed_sip", "test", "off"], LOWER_CASE] = setting(
+        "iex", "Stock prices' feed; off: prices are polled, and no user's data connection is taken."
+    )
+    alpaca_data_key_id: str | None = setting(
+        None, "Key id of one data connection for all users; empty: a connection of each user's own."
+    )
+    alpaca_data_secret_key: SecretText | None = setting(None, "Secret key that goes with it.")
+    alpaca_auth_url: HttpUrl = setting(
+        "https://app.alpaca.markets/oauth/authorize", "Alpaca's consent page.", unit="URL"
+    )
+    alpaca_token_url: HttpUrl = setting(
+        "https://api.alpaca.markets/oauth/token", "Alpaca's OAuth token endpoint.", unit="URL"
+    )
+    alpaca_requests_per_minute: int = setting(
+        180, "Requests for one account; Alpaca allows 200.", unit="requests/min", ge=20, le=100_000
+    )
+    alpaca_poll_seconds: float = setting(
+        10.0, "How often prices that no stream brings are asked for.", unit="s", ge=1, le=60
+    )
+
     # the process
     drain_seconds: float = setting(2.5, "Time to end in after SIGTERM.", unit="s", ge=0.5, le=300)
     session_idle_days: float = setting(
@@ -208,55 +241,20 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for rule in (*self._store_rules(), *self._caller_rules(), *self._other_rules()):
+        for rule in (*rules_of(self), *self._application_rules()):
             if rule:
                 raise PydanticCustomError("rule", "{rule}", {"rule": rule})
         return self
 
-    def _store_rules(self) -> tuple[str | None, ...]:
-        unknown = [name for name in self.cache_stores if name not in STORES]
-        names = self.store_names
-        return (
-            f"CACHE_STORES: unknown store, use {', '.join(STORES)}" if unknown else None,
-            "CACHE_STORES: a store is named twice" if len(set(self.cache_stores)) < len(self.cache_stores) else None,
-            "CACHE_STORES: redis needs REDIS_URL or REDIS_HOST" if "redis" in names and not self.redis_target else None,
-            "CACHE_STORES: postgres needs DATABASE_URL" if "postgres" in names and not self.database_url else None,
-            "SUPABASE_SECRET_KEY: the supabase store needs SUPABASE_URL and SUPABASE_SECRET_KEY"
-            if "supabase" in names and not (self.supabase_url and self.supabase_key)
-            else None,
-            "REDIS_HOST: set either REDIS_URL or REDIS_HOST, not both" if self.redis_url and self.redis_host else None,
-            "CACHE_UNLOGGED: needs the postgres store with its own table (no SUPABASE_KV_TABLE)"
-            if self.cache_unlogged and ("postgres" not in names or self.supabase_kv_table)
-            else None,
+    def _application_rules(self) -> tuple[str | None, ...]:
+        pairs = (
+            ("CTRADER_CLIENT_ID", self.ctrader_client_id, "CTRADER_CLIENT_SECRET", self.ctrader_client_secret),
+            ("ALPACA_CLIENT_ID", self.alpaca_client_id, "ALPACA_CLIENT_SECRET", self.alpaca_client_secret),
+            ("ALPACA_DATA_KEY_ID", self.alpaca_data_key_id, "ALPACA_DATA_SECRET_KEY", self.alpaca_data_secret_key),
         )
-
-    def _caller_rules(self) -> tuple[str | None, ...]:
-        open_door = "API_KEYS: every route would be open to everyone; set API_KEYS and API_KEY_SECRET"
-        verified = bool(self.supabase_jwt_secret or self.jwks_url)
-        return (
-            "API_KEY_SECRET: needed with API_KEYS" if self.api_keys and not self.api_key_secret else None,
-            f"{open_door} (running on a platform: {self.paas} is set)" if self.paas and self.auth_open else None,
-            "HOST: without API_KEYS every route is open, so only loopback addresses may be bound"
-            if self.auth_open and not all(is_loopback(address) for address in self.host)
-            else None,
-            "JWKS_URL: set either SUPABASE_JWT_SECRET or JWKS_URL, not both"
-            if self.supabase_jwt_secret and self.jwks_url
-            else None,
-            "JWT_ISSUER: needed with SUPABASE_JWT_SECRET unless SUPABASE_URL is set"
-            if verified and self.token_issuer is None
-            else None,
-        )
-
-    def _other_rules(self) -> tuple[str | None, ...]:
-        half = bool(self.ctrader_client_id) != bool(self.ctrader_client_secret)
-        return (
-            f"USER_KEY_SECRET: needed with USER_KEY_MODE={self.user_key_mode.value}"
-            if self.user_key_mode is not UserKeyMode.SHA256 and not self.user_key_secret
-            else None,
-            "TOKEN_ENCRYPTION_KEYS: needs DATABASE_URL, where sealed tokens are kept"
-            if self.token_encryption_keys and not self.database_url
-            else None,
-            "CTRADER_CLIENT_SECRET: set both CTRADER_CLIENT_ID and CTRADER_CLIENT_SECRET, or neither" if half else None,
+        return tuple(
+            f"{secret}: set both {name} and {secret}, or neither" if bool(value) != bool(hidden) else None
+            for name, value, secret, hidden in pairs
         )
 
     @property
@@ -310,7 +308,17 @@ class Settings(BaseSettings):
     @property
     def broker_urls(self) -> Mapping[str, str]:
         """The hosts that sessions connect to, by what they are (for `doctor`)."""
-        return {"ctrader demo": self.ctrader_demo_url, "ctrader live": self.ctrader_live_url}
+        return {
+            "ctrader demo": self.ctrader_demo_url,
+            "ctrader live": self.ctrader_live_url,
+            "alpaca paper": self.alpaca_paper_url,
+            "alpaca live": self.alpaca_live_url,
+            **({} if self.alpaca_data_feed == "off" else {"alpaca data": self._data_stream}),
+        }
+
+    @property
+    def _data_stream(self) -> str:
+        return f"{self.alpaca_data_url.rstrip('/')}/v2/{self.alpaca_data_feed}"
 
     @property
     def clock_url(self) -> str:
@@ -318,10 +326,11 @@ class Settings(BaseSettings):
         return self.ctrader_token_url
 
     @property
-    def missing_application(self) -> tuple[str, ...]:
-        """The variables that an application needs and that are not set; without one no session can start."""
+    def unconfigured_brokers(self) -> Mapping[str, tuple[str, ...]]:
+        """Brokers that no session can start at, and the variables of an application that are missing for it."""
         needed = {"CTRADER_CLIENT_ID": self.ctrader_client_id, "CTRADER_CLIENT_SECRET": self.ctrader_client_secret}
-        return tuple(name for name, value in needed.items() if not value)
+        missing = tuple(name for name, value in needed.items() if not value)
+        return {"ctrader": missing} if missing else {}
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

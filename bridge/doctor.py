@@ -87,9 +87,9 @@ class Doctor:
         if settings.paas and settings.trusted_proxy_hops == 0:
             advice = "set TRUSTED_PROXY_HOPS=1, or all callers share the rate limit of the platform's proxy"
             findings.append(Finding("proxy", None, f"a platform ({settings.paas}) is in front", advice))
-        if settings.missing_application:
-            advice = f"set {' and '.join(settings.missing_application)} of your application at the broker"
-            findings.append(Finding("brokers", None, "no application is configured, no session can start", advice))
+        for broker, missing in settings.unconfigured_brokers.items():
+            advice = f"set {' and '.join(missing)} of your application at the broker"
+            findings.append(Finding(f"broker {broker}", None, "no application: no session can start there", advice))
         return findings
 
     async def _credentials(self) -> list[Finding]:
@@ -225,9 +225,10 @@ class Doctor:
         return list(await asyncio.gather(*(self._dial(name, url) for name, url in urls)))
 
     async def _dial(self, name: str, url: str) -> Finding:
-        """TCP, TLS and WebSocket, one after the other, so that the advice fits."""
+        """TCP, TLS and WebSocket or HTTP, one after the other, so that the advice fits."""
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+        secure, socket_wanted = parts.scheme in ("wss", "https"), parts.scheme in ("wss", "ws")
+        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         what = f"broker {name} ({host}:{port})"
         try:
             async with asyncio.timeout(STEP_S):
@@ -241,15 +242,19 @@ class Doctor:
         try:
             timeout = aiohttp.ClientTimeout(total=STEP_S)
             async with asyncio.timeout(STEP_S), aiohttp.ClientSession(timeout=timeout) as http:
-                socket = await http.ws_connect(url, compress=0)
-                await socket.close()
+                if socket_wanted:
+                    await (await http.ws_connect(url, compress=0)).close()
+                else:
+                    (await http.get(url, allow_redirects=False)).close()
         except (aiohttp.ClientConnectorCertificateError, ssl.SSLError) as error:
             advice = "check the machine's clock and certificates, and that no proxy opens TLS on the way"
             return Finding(what, False, f"TLS failed: {type(error).__name__}", advice)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            advice = "check that the URL is a broker's WebSocket port"
-            return Finding(what, False, f"no WebSocket: {type(error).__name__}", advice)
-        return Finding(what, True, "TCP, TLS and WebSocket answer" if parts.scheme == "wss" else "answers")
+            kind = "WebSocket" if socket_wanted else "HTTP"
+            advice = f"check that the URL is a broker's {kind} port"
+            return Finding(what, False, f"no {kind}: {type(error).__name__}", advice)
+        said = f"TCP, TLS and {'WebSocket' if socket_wanted else 'HTTP'} answer" if secure else "answers"
+        return Finding(what, True, said)
 
 
 def _store(store: Store) -> Finding:
