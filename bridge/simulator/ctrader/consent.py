@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from bridge.simulator.ctrader.services import Services
+from bridge.simulator.redirects import check_redirect, redirect_with
 from core.errors import InvalidInput
 
 SCOPES = {"accounts": "see your accounts", "trading": "see your accounts and trade on them"}
@@ -49,13 +49,13 @@ def decide(services: Services, parameters: Mapping[str, str]) -> str:
     _check(services, parameters)
     redirect_uri = parameters["redirect_uri"]
     if parameters.get("decision") != "approve":
-        return _with(redirect_uri, {"error": "access_denied"}, parameters)
+        return redirect_with(redirect_uri, {"error": "access_denied"}, parameters)
     user = parameters.get("user", "")
     if not (user.isascii() and user.isdecimal() and int(user) in services.world.of_user):
         raise InvalidInput("there is no such user", field="user")
     trade = parameters["scope"] == "trading"
     code = services.tokens.mint_code(int(user), trade, services.clock.now_ms(), redirect_uri)
-    return _with(redirect_uri, {"code": code}, parameters)
+    return redirect_with(redirect_uri, {"code": code}, parameters)
 
 
 def _check(services: Services, parameters: Mapping[str, str]) -> None:
@@ -63,15 +63,4 @@ def _check(services: Services, parameters: Mapping[str, str]) -> None:
         raise InvalidInput("no such application", field="client_id")
     if parameters.get("scope") not in SCOPES:
         raise InvalidInput("scope must be accounts or trading", field="scope")
-    target = urlsplit(parameters.get("redirect_uri", ""))
-    if target.scheme not in ("http", "https") or not target.hostname or target.fragment:
-        raise InvalidInput("redirect_uri must be an absolute address without a fragment", field="redirect_uri")
-
-
-def _with(address: str, more: Mapping[str, str], parameters: Mapping[str, str]) -> str:
-    """An address with further parameters, and the state as it came."""
-    parts = urlsplit(address)
-    query = [*parse_qsl(parts.query, keep_blank_values=True), *more.items()]
-    if "state" in parameters:
-        query.append(("state", parameters["state"]))
-    return urlunsplit(parts._replace(query=urlencode(query)))
+    check_redirect(parameters.get("redirect_uri", ""))

@@ -1,0 +1,86 @@
+"""The consent page: where an application sends a user's browser, and what the browser carries back.
+
+Decided on plain values: parameters in, a page or an address out. Source: reference/alpaca.md §1.5: `response_type`,
+`client_id`, `redirect_uri`, `scope`, `state`, optional `env`; the redirect carries `code`, or `error` as OAuth 2 words
+a denial; `state` comes back as it was sent. Nobody signs in here: the visitor says which user they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from bridge.simulator.alpaca.access import LIVE, PAPER, SCOPES
+from bridge.simulator.alpaca.services import Services
+from bridge.simulator.redirects import check_redirect, redirect_with
+from core.errors import InvalidInput
+
+_WORDS = {"account:write": "change your settings and watchlists", "trading": "trade for you", "data": "see market data"}
+_CARRIED = ("response_type", "client_id", "redirect_uri", "scope", "state", "env")
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Simulated consent</title>
+<meta name="viewport" content="width=device-width">
+<body style="font:16px system-ui;max-width:30rem;margin:10vh auto;padding:0 1rem">
+<h1>Simulated Alpaca</h1>
+<p>The application <b>{client}</b> asks to <b>{what}</b> ({where}).</p>
+<form method="post">{hidden}
+<p><label>You are user <input name="user" type="number" min="1" max="{users}" value="1"></label> (1 to {users})</p>
+<p><button name="decision" value="approve">Allow access</button>
+<button name="decision" value="deny">Deny</button></p>
+</form></body></html>"""
+
+
+def consent_page(services: Services, parameters: Mapping[str, str]) -> str:
+    """The page that asks. Raises InvalidInput for a request that no decision could answer."""
+    scopes, environments = _check(services, parameters)
+    hidden = "".join(
+        f'<input type="hidden" name="{name}" value="{escape(parameters[name])}">'
+        for name in _CARRIED
+        if name in parameters
+    )
+    return _PAGE.format(
+        client=escape(parameters["client_id"]),
+        what=", ".join(["see your account", *(_WORDS[name] for name in SCOPES if name in scopes)]),
+        where=" and ".join(sorted(environments, reverse=True)),
+        hidden=hidden,
+        users=services.settings.users,
+    )
+
+
+def decide(services: Services, parameters: Mapping[str, str]) -> str:
+    """Where the browser goes after the decision. Raises InvalidInput."""
+    scopes, environments = _check(services, parameters)
+    redirect_uri = parameters["redirect_uri"]
+    if parameters.get("decision") != "approve":
+        return redirect_with(redirect_uri, {"error": "access_denied"}, parameters)
+    user = parameters.get("user", "")
+    known = user.isascii() and user.isdecimal() and len(user) < 10  # noqa: PLR2004  no world has that many users
+    held = services.access.environments_of(int(user)) if known else frozenset()
+    if not held:
+        raise InvalidInput("there is no such user", field="user")
+    covered = held & environments
+    if not covered:
+        raise InvalidInput("this user has no such account", field="env")
+    code = services.access.mint_code(
+        int(user),
+        environments=covered,
+        scopes=scopes,
+        now_ms=services.clock.now_ms(),
+        redirect_uri=redirect_uri,
+    )
+    return redirect_with(redirect_uri, {"code": code}, parameters)
+
+
+def _check(services: Services, parameters: Mapping[str, str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The scopes and the environments asked for."""
+    if parameters.get("response_type") != "code":
+        raise InvalidInput("response_type must be code", field="response_type")
+    if parameters.get("client_id") != services.settings.client_id:
+        raise InvalidInput("no such application", field="client_id")
+    check_redirect(parameters.get("redirect_uri", ""))
+    scopes = frozenset(parameters.get("scope", "").split())
+    if not scopes <= set(SCOPES):
+        raise InvalidInput(f"scope is any of {', '.join(SCOPES)}", field="scope")
+    wanted = parameters.get("env")
+    if wanted not in (None, PAPER, LIVE):
+        raise InvalidInput("env must be live or paper", field="env")
+    return scopes, frozenset((PAPER, LIVE) if wanted is None else (wanted,))

@@ -1,0 +1,1 @@
+"""The REST of the simulated Alpaca: one module per subject behind one door."""
