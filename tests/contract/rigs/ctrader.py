@@ -51,6 +51,7 @@ def fast_settings(sim: Simulator, **changes: Any) -> CtraderSettings:
         "logout_timeout_s": 1.0,
         "confirm_delay_s": 0.05,
         "repair_delay_s": 0.1,
+        "history_lag_s": 0.3,
         "pnl_check_every_s": 0.0,
         "listing_max_age_s": 0.0,
         "maintenance_default_s": 0.3,
