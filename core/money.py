@@ -1,6 +1,6 @@
 """Exact money: integers in minor units and Decimals, never floats.
 
-Brokers send integers with a digit count in the same message (reference/ctrader.md §4.1) or decimal strings.
+Brokers send integers with a digit count in the same message (Open API reference §4.1) or decimal strings.
 Both become Decimal here without loss; rounding is half-even and happens only where a function says so.
 """
 

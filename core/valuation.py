@@ -1,6 +1,6 @@
 """Valuation: what the positions of a mirror are worth now, in its deposit currency.
 
-P&L of a position = gross + swap + commission (reference/ctrader.md §4.2): gross in the quote currency (bid for a
+P&L of a position = gross + swap + commission (Open API reference §4.2): gross in the quote currency (bid for a
 BUY, ask for a SELL), converted over the chain at bid on every hop, rounded half-even to the deposit digits per
 position, then summed. Equity is balance + P&L or, where the balance is cash, cash + market values (`EquityRule`). A
 missing quote or rate makes that P&L and every total that needs it None, never 0.

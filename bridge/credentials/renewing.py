@@ -1,6 +1,6 @@
 """Renewing the token pairs of the vault: one request at a time for each pair, whoever asks in whatever process.
 
-A refresh token works once, and using it ends the old access token, so (DESIGN §10, reference/ctrader.md §2.1):
+A refresh token works once, and using it ends the old access token, so (DESIGN §10, Open API reference §2.1):
 - the right to send it is a lease on the grant's row, committed before the request, with a count of the attempts. Of an
   attempt whose end is unknown (the process died, no answer came) the token may be spent: it is sent once more and then
   never again. Without the database nothing is sent.

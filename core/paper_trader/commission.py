@@ -1,4 +1,4 @@
-"""Commission of one deal, per side (reference/ctrader.md §4.1). A pure formula: no state, no rounding surprises.
+"""Commission of one deal, per side (Open API reference §4.1). A pure formula: no state, no rounding surprises.
 
 The result is ≤ 0 (a charge) in the deposit currency, rounded half-even to its digits once.
 """

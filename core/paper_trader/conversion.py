@@ -1,7 +1,7 @@
 """Currency conversion through listed instruments, over chains of any length.
 
 The amount walks the chain: multiplied by the BID where it holds the instrument's base, divided by it where it holds the
-quote asset (reference/ctrader.md §4.2). Products and quotients are gathered exactly and divided once, so the only
+quote asset (Open API reference §4.2). Products and quotients are gathered exactly and divided once, so the only
 rounding is the caller's. This is the broker's own arithmetic: it must not share code with `core.valuation`.
 """
 

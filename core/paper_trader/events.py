@@ -1,7 +1,7 @@
 """What happened, in order: the engine's only output.
 
 Every event names its account and time and carries immutable snapshots as after that event, so that a broker simulator
-can turn each into its own wire message. The comments give cTrader's execution type (reference/ctrader.md §4.3).
+can turn each into its own wire message. The comments give the Open API's execution type (Open API reference §4.3).
 `by_server`: no request of the client led to it directly (a stop loss hit, an expiry, a stop-out …).
 """
 
@@ -78,7 +78,7 @@ class OrderReplaced(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderTriggered(Event):
-    """A stop price was reached and the order did not fill at once; no message of its own at cTrader."""
+    """A stop price was reached and the order did not fill at once; no message of its own in the Open API."""
 
     order: Order
 

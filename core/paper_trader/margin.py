@@ -1,7 +1,7 @@
 """Used margin: of one position, of an account, and what a new order would add.
 
-Margin is fixed by the conversion rate at opening and changes with size and leverage only, as cTrader's does
-(its MarginChangedEvent; reference/ctrader.md §4.2). Rounded half-even to the deposit digits per position.
+Margin is fixed by the conversion rate at opening and changes with size and leverage only, as the Open API's does
+(its MarginChangedEvent; Open API reference §4.2). Rounded half-even to the deposit digits per position.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Booking a fill: deals, positions, and what a closing deal puts into the balance.
 
-Opening commission waits in the position and settles, pro rata, when units close (reference/ctrader.md §4.2).
+Opening commission waits in the position and settles, pro rata, when units close (Open API reference §4.2).
 Invariants: balance changes only by realised results and cash; a netted account holds at most one position per
 instrument; what a closing takes of units, swap, commission and margin value leaves exactly the rest.
 """

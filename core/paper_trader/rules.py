@@ -1,6 +1,6 @@
 """What a broker refuses, checked before anything changes. Pure questions: a `Refusal`, or None when all is well.
 
-Codes and sentences follow reference/ctrader.md §2.4 and §4.3.
+Codes and sentences follow Open API reference §2.4 and §4.3.
 """
 
 from __future__ import annotations

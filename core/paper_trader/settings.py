@@ -15,7 +15,7 @@ DAY_MS = 86_400_000
 
 
 class TradingMode(StrEnum):
-    """What an instrument takes (reference/ctrader.md §4.4)."""
+    """What an instrument takes (Open API reference §4.4)."""
 
     ENABLED = "enabled"
     CLOSE_ONLY = "close_only"  # closing orders only; working orders that would open rest
@@ -24,7 +24,7 @@ class TradingMode(StrEnum):
 
 
 class CommissionKind(StrEnum):
-    """Unit of a commission rate, charged per side (reference/ctrader.md §4.1)."""
+    """Unit of a commission rate, charged per side (Open API reference §4.1)."""
 
     NONE = "none"
     PER_MILLION_USD = "per_million_usd"  # USD per million USD of volume
@@ -34,7 +34,7 @@ class CommissionKind(StrEnum):
 
 
 class SwapKind(StrEnum):
-    """Unit of a swap rate (reference/ctrader.md §4.1)."""
+    """Unit of a swap rate (Open API reference §4.1)."""
 
     NONE = "none"
     PIPS = "pips"  # pips per day
@@ -58,7 +58,7 @@ class Swap:
 
     Charged once a day at `minute_utc`; on `triple_weekday` (0 = Monday … 6 = Sunday) three days at once, and never on
     Saturday and Sunday unless `at_weekends`. `days_in_year` divides PERCENT rates
-    (brokers use 360 or 365; cTrader does not publish its own).
+    (brokers use 360 or 365; some do not publish theirs).
     """
 
     kind: SwapKind = SwapKind.NONE
@@ -113,7 +113,7 @@ class AccountType(StrEnum):
 
 
 class Access(StrEnum):
-    """What the account may do (cTrader's ProtoOAAccessRights)."""
+    """What the account may do (the Open API's access rights)."""
 
     FULL = "full"
     CLOSE_ONLY = "close_only"  # only what reduces a position

@@ -1,7 +1,7 @@
 """What the broker believes: valuation of positions and account totals, independent of the mirror's own.
 
 P&L of a position = gross + swap + commission with gross at the closing side's price, walked to the deposit currency at
-bid on every hop and rounded half-even once (reference/ctrader.md §4.2). Missing prices give None, never 0.
+bid on every hop and rounded half-even once (Open API reference §4.2). Missing prices give None, never 0.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Everything here is immutable. An order, position or deal inside an event is the 
 the engine itself keeps its newest snapshot of each, so a reader can hold on to one without it changing underneath.
 
 Units and prices are Decimals, units positive with the side telling the direction; money is in the deposit currency,
-negative when it was charged; times are Unix ms. Broker codes and scales: reference/ctrader.md §4.
+negative when it was charged; times are Unix ms. Broker codes and scales: Open API reference §4.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PositionStatus(StrEnum):
 
 
 class Code(StrEnum):
-    """Why something was refused: stable, and spelled as cTrader spells it (reference/ctrader.md §2.4)."""
+    """Why something was refused: stable, and spelled as the Open API spells it (Open API reference §2.4)."""
 
     INVALID_REQUEST = "INVALID_REQUEST"
     SYMBOL_NOT_FOUND = "SYMBOL_NOT_FOUND"
@@ -83,7 +83,7 @@ class OrderRequest:
 
     - MARKET: no prices. MARKET_RANGE: `base_price` + `slippage_points`: worst price = base ± slippage.
     - LIMIT: `limit_price`. STOP: `stop_price`. STOP_LIMIT: `stop_price` and either `slippage_points`
-      (limit = stop ± points, cTrader's way) or `limit_price`. TRAILING_STOP: `trail_amount` (price distance) or
+      (limit = stop ± points, the Open API's way) or `limit_price`. TRAILING_STOP: `trail_amount` (price distance) or
       `trail_percent`.
     - `time_in_force`: GTD needs `expires_at_ms`. MARKET and MARKET_RANGE with GTC or DAY keep an unfilled rest working;
       with IOC the rest is cancelled (MARKET_RANGE allows IOC and FOK only).
@@ -153,7 +153,7 @@ class Order:
     `position_id`: hedged trade orders get theirs when accepted, netted ones when they first fill. `average_price`: of
     what is filled. `limit_price` of a STOP_LIMIT placed with slippage is the computed one. A PROTECTION order carries
     the stop loss in `stop_price` and the take profit in `limit_price` (type STOP, or LIMIT when there is no stop loss)
-    and never `stop_loss`/`take_profit` (reference/ctrader.md §4.3). `triggered`: its stop price was reached.
+    and never `stop_loss`/`take_profit` (Open API reference §4.3). `triggered`: its stop price was reached.
     `trail_extreme`: the best price a TRAILING_STOP has seen (its high-water mark when selling).
     """
 
