@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -57,11 +58,13 @@ def _given(pipe: T | None) -> T:
 
 
 @asynccontextmanager
-async def child(module: str, *arguments: str, core: int | None = None) -> AsyncIterator[Child]:
-    """Run a module of this package until the block ends, on one core if one is given."""
+async def child(
+    module: str, *arguments: str, core: int | None = None, python: str | Path = sys.executable
+) -> AsyncIterator[Child]:
+    """Run a module of this package until the block ends, on one core if one is given, or under another Python."""
     with on_core(core) if core is not None else nullcontext():
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", f"scripts.benchmarks.{module}", *arguments),
+            *(str(python), "-m", f"scripts.benchmarks.{module}", *arguments),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
