@@ -79,6 +79,17 @@ async def test_execution_is_noted_once_with_its_exact_figures_when_it_happens_li
         assert searches(rig) == 0
 
 
+async def test_execution_is_no_find_when_it_was_told_while_the_snapshot_was_on_its_way() -> None:
+    async with ctrader_rig() as rig:
+        account = rig.account(1)
+        watched = Watched(rig, rig.credential(1), account)
+        async with rig.late_snapshot(account):
+            await watched.login()
+        await eventually(lambda: len(rig.truth(account)["positions"]) == 1, within_s=WITHIN_S)
+        await watched.true()
+        await all_found(rig, watched, executed(rig, account))
+
+
 async def test_executions_during_a_cut_are_found_when_the_account_is_back() -> None:
     async with ctrader_rig() as rig:
         account = rig.account(1)

@@ -236,6 +236,18 @@ async def test_search_begins_anew_when_more_is_found_missing_meanwhile(world: Wo
     assert account.found == ["1"]
 
 
+async def test_search_begins_anew_when_more_is_found_missing_during_its_last_page(world: World) -> None:
+    account = Account()
+    world.recovery.ask(account)
+    await asyncio.sleep(5.1)
+    assert len(account.asked) == 2
+    world.recovery.ask(account)
+    account.history = [deal(1, FROM_MS + 100)]
+    account.lag_ms = 7_000
+    await world.done()
+    assert account.found == ["1"]
+
+
 async def test_unusable_deal_is_counted_and_the_others_count(world: World) -> None:
     account = Account()
     absurd = deal(1)
