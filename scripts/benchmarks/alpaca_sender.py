@@ -37,6 +37,7 @@ class Sender:
         self._newest: dict[str, ServerConnection] = {}
         self._passed: list[dict[str, Any]] = []
         self._ready: list[bytes] = []
+        self.last = ""  # the last execution of what is prepared
 
     @property
     def captured(self) -> int:
@@ -71,7 +72,11 @@ class Sender:
 
     def _keep(self, message: str | bytes) -> None:
         update = orjson.loads(message)
-        if update.get("stream") == "trade_updates" and update["data"]["event"] in LIFE and len(self._passed) < 4:
+        if (
+            update.get("stream") == "trade_updates"
+            and update["data"]["event"] in LIFE
+            and self.captured < ORDERS * len(LIFE)
+        ):
             self._passed.append(update)
 
     def prepare(self, first: int, frames: int) -> None:
@@ -81,6 +86,7 @@ class Sender:
             life[step % len(life)].frame(order=(first + step) // len(LIFE), execution=first + step)
             for step in range(frames)
         ]
+        self.last = _uuid(first + frames - 1, 2).decode()
         self._ready = [b"".join(made[at : at + BATCH]) for at in range(0, frames, BATCH)]
 
     async def blast(self, to: str) -> None:
@@ -130,7 +136,9 @@ async def main(simulator_url: str) -> None:
                     sender.prepare(**command)
                 case "blast":
                     await sender.blast(**command)
-            say(captured=sender.captured)
+                case "look":
+                    pass
+            say(captured=sender.captured, last=sender.last)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ POSTS_AT_ONCE = 16
 STARTS_AT_ONCE = 48
 
 
-def _admitted() -> str:
+def admitted() -> str:
     """API_KEYS with our callers beside the usual two."""
     digests = (hmac.new(API_KEY_SECRET.encode(), key.encode(), hashlib.sha256).hexdigest() for key in CALLERS)
     ours = (f"{key.partition('.')[0]}:app:{digest}" for key, digest in zip(CALLERS, digests, strict=True))
@@ -40,7 +40,7 @@ async def crowd(
             users=users,
             requests_per_second=requests_per_second,
             simulator_arguments=("--speed", str(speed)),
-            bridge_env={"API_KEYS": _admitted(), "LOG_LEVEL": "WARNING", **(env or {})},
+            bridge_env={"API_KEYS": admitted(), "LOG_LEVEL": "WARNING", **(env or {})},
         ) as world:
             await _open_positions(world)
             yield world
@@ -63,12 +63,12 @@ async def _open_positions(world: World) -> None:
                 group.create_task(order(user, symbol))
 
 
-async def start(world: World, users: Sequence[str], *, live: int, within_s: float) -> None:
+async def start(world: World, users: Sequence[str], *, live: int, within_s: float, broker: str = "ctrader") -> None:
     """Start these users' sessions and wait until `live` sessions are live."""
     gate = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def one(place: int, user: str) -> None:
-        body = {"userId": user, "broker": "ctrader"}
+        body = {"userId": user, "broker": broker}
 
         async def accepted() -> bool:
             answer = await world.api("POST", "/api/start-session", key=CALLERS[place % len(CALLERS)], body=body)

@@ -96,8 +96,8 @@ def _row(kind: Kind, pairs: list[Pair]) -> Row:
     ratio = Spread.of([pair["bare"]["cpuUs"] / pair["ours"]["cpuUs"] for pair in pairs])
     return Row(
         figure=f"hot path: receive, decode, normalise, apply {kind.words} on one channel",
-        ours=_words([pair["ours"] for pair in pairs]),
-        compared_with=f"bare websockets recv() and decode: {_words([pair['bare'] for pair in pairs])}",
+        ours=words([pair["ours"] for pair in pairs]),
+        compared_with=f"bare websockets recv() and decode: {words([pair['bare'] for pair in pairs])}",
         ratio=ratio.text(2, " ×"),
         target=kind.target,
         value=None if kind.target is None else ratio.median,
@@ -105,7 +105,7 @@ def _row(kind: Kind, pairs: list[Pair]) -> Row:
     )
 
 
-def _words(results: list[dict[str, float]]) -> str:
+def words(results: list[dict[str, float]]) -> str:
     """Events per second of processor time; on the clock too when the receiver had its core for itself."""
     cpu_us = statistics.median(result["cpuUs"] for result in results)
     busy = statistics.median(result["busy"] for result in results)
