@@ -1,0 +1,167 @@
+"""What every fault has: whom it hits, how often, how long; and the hooks it may use.
+
+A fault is a validated admin request that then acts at a few points: when it begins, before and after a REST request,
+on each outgoing stream message, at a stream's handshake and login. Randomness and time come from the simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from bridge.simulator.alpaca.access import Caller
+from bridge.simulator.alpaca.hooks import RestCall
+from bridge.simulator.alpaca.stream_socket import Outgoing, StreamSocket
+
+if TYPE_CHECKING:
+    from bridge.simulator.alpaca.services import Services
+    from bridge.simulator.alpaca.streams import Streams
+
+StreamChoice = Literal["trading", "data", "both"]
+
+
+class Fault(BaseModel):
+    """One active fault. `effects` counts what it did."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    title: ClassVar[str]
+    # Strikes when begun and is over; anything else stays until its count, its duration or a DELETE ends it.
+    instant: ClassVar[bool] = False
+
+    accounts: list[str] | None = Field(None, description="account ids it is limited to; absent: all")
+    environment: Literal["paper", "live"] | None = Field(None, description="limit to one environment")
+    count: int | None = Field(None, ge=1, description="effects after which it ends; absent: no limit")
+    probability: float = Field(1.0, ge=0, le=1, description="chance of each effect")
+    duration_s: float | None = Field(None, alias="durationSeconds", gt=0, description="ends after so many seconds")
+
+    _services: Any = PrivateAttr()
+    _streams: Any = PrivateAttr()
+    _until: float | None = PrivateAttr(None)
+    _effects: int = PrivateAttr(0)
+
+    @property
+    def services(self) -> Services:
+        services: Services = self._services
+        return services
+
+    @property
+    def streams(self) -> Streams:
+        streams: Streams = self._streams
+        return streams
+
+    @property
+    def effects(self) -> int:
+        return self._effects
+
+    @property
+    def over(self) -> bool:
+        """Spent or out of time."""
+        if self.count is not None and self._effects >= self.count:
+            return True
+        return self._until is not None and self.services.clock.monotonic() >= self._until
+
+    def start(self, services: Services, streams: Streams) -> None:
+        """Bind to a simulator and begin."""
+        self._services, self._streams = services, streams
+        if self.duration_s is not None:
+            self._until = services.clock.monotonic() + self.duration_s
+        self.begin()
+
+    def begin(self) -> None:
+        """Act at once, if the fault does."""
+
+    def end(self) -> None:
+        """Undo what lasts, if anything."""
+
+    def hits(self, account_id: str | None, environment: str) -> bool:
+        """Whether this effect happens; counts it when it does."""
+        return self.concerns(account_id, environment) and self.strikes()
+
+    def concerns(self, account_id: str | None, environment: str) -> bool:
+        """Whether account and environment are within the fault's limits."""
+        if self.over or self.environment not in (None, environment):
+            return False
+        return self.accounts is None or account_id in self.accounts
+
+    def strikes(self) -> bool:
+        """Draw the chance; count the effect when it happens."""
+        if self.probability < 1 and self.services.random.random() >= self.probability:
+            return False
+        self.note()
+        return True
+
+    def note(self) -> None:
+        """Count one effect."""
+        self._effects += 1
+        self.services.counters.faults[type(self).__name__] += 1
+
+
+class StreamFault(Fault):
+    """Has to do with open streams; `stream` says which."""
+
+    stream: StreamChoice = Field("both", description="which streams it hits")
+
+    def is_mine(self, client: StreamSocket) -> bool:
+        """Whether a stream is of the kind, the environment and the accounts that the fault is limited to."""
+        is_trading = self.streams.is_trading(client)
+        if self.stream != "both" and (self.stream == "trading") is not is_trading:
+            return False
+        return self.concerns(client.account_id, client.environment)
+
+    def clients(self) -> Iterator[StreamSocket]:
+        """Open streams within the limits."""
+        for client in self.streams.clients():
+            if self.is_mine(client):
+                yield client
+
+
+class ConnectionFault(StreamFault):
+    """Also told of every new stream; it has no account yet, so a fault limited to accounts leaves it alone."""
+
+    def accepted(self, client: StreamSocket) -> None:
+        """A stream was opened."""
+
+
+class HandshakeFault(Fault):
+    """Sees every stream handshake."""
+
+    def handshake(self, stream: str, environment: str, caller: Caller | None) -> web.Response | None:
+        """A plain HTTP answer in place of the stream, or None."""
+        raise TypeError(f"{type(self).__name__} handles no handshakes")
+
+
+class LoginFault(Fault):
+    """Sees every good authentication on a stream."""
+
+    def login(self, client: StreamSocket, caller: Caller, proceed: Callable[[], None]) -> bool:
+        """True when the authentication was dealt with; `proceed` carries it out, now or later."""
+        raise TypeError(f"{type(self).__name__} handles no logins")
+
+
+class FrameFault(StreamFault):
+    """Sees every outgoing stream message."""
+
+    def frame(self, client: StreamSocket, message: Outgoing) -> list[Outgoing]:
+        """What goes out instead; `[message]` leaves it alone."""
+        raise TypeError(f"{type(self).__name__} handles no frames")
+
+
+class RestFault(Fault):
+    """Sees every REST request; the hooks of `hooks.FaultHooks`."""
+
+    async def before(self, call: RestCall) -> web.StreamResponse | None:
+        return None
+
+    async def after(self, call: RestCall, response: web.Response) -> web.StreamResponse | None:
+        return None
+
+    def hits_call(self, call: RestCall) -> bool:
+        """`hits` for a request."""
+        return self.concerns_call(call) and self.strikes()
+
+    def concerns_call(self, call: RestCall) -> bool:
+        """`concerns` for a request."""
+        return self.concerns(None if call.caller is None else call.caller.account_id, call.environment)

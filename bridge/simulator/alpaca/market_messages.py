@@ -1,0 +1,100 @@
+"""Market data as messages: trades, quotes, books and bars with the keys of the wire. Values only, no I/O.
+
+Source: reference/alpaca.md §3.3. Numbers are JSON numbers here (the broker's choice, not ours), times are `Nanos`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Protocol
+
+from bridge.simulator.alpaca.frames import Nanos
+from bridge.simulator.alpaca.minute_bars import Bar
+
+_BAR_TYPES = {"bars": "b", "updatedBars": "u", "dailyBars": "d"}
+EXCHANGE = "V"  # IEX
+TAPE = "C"
+
+
+class Tick(Protocol):
+    """A trade with the quote beside it."""
+
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def asset_class(self) -> str: ...
+    @property
+    def at_ns(self) -> int: ...
+    @property
+    def price(self) -> Decimal: ...
+    @property
+    def size(self) -> Decimal: ...
+    @property
+    def bid(self) -> Decimal: ...
+    @property
+    def ask(self) -> Decimal: ...
+    @property
+    def bid_size(self) -> Decimal: ...
+    @property
+    def ask_size(self) -> Decimal: ...
+
+
+def number(value: Decimal) -> int | float:
+    """A whole number as such, anything else as the nearest double."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def trade(tick: Tick, trade_id: int) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "T": "t",
+        "S": tick.symbol,
+        "i": trade_id,
+        "p": number(tick.price),
+        "s": number(tick.size),
+        "t": Nanos(tick.at_ns),
+    }
+    if tick.asset_class == "crypto":
+        return message | {"tks": "B" if tick.price >= tick.ask else "S"}
+    return message | {"x": EXCHANGE, "c": ["@"], "z": TAPE}
+
+
+def quote(tick: Tick) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "T": "q",
+        "S": tick.symbol,
+        "bp": number(tick.bid),
+        "bs": number(tick.bid_size),
+        "ap": number(tick.ask),
+        "as": number(tick.ask_size),
+        "t": Nanos(tick.at_ns),
+    }
+    if tick.asset_class == "crypto":
+        return message
+    return message | {"bx": EXCHANGE, "ax": EXCHANGE, "c": ["R"], "z": TAPE}
+
+
+def book(tick: Tick) -> dict[str, Any]:
+    """The whole order book (one level a side), so always a reset."""
+    return {
+        "T": "o",
+        "S": tick.symbol,
+        "t": Nanos(tick.at_ns),
+        "b": [{"p": number(tick.bid), "s": number(tick.bid_size)}],
+        "a": [{"p": number(tick.ask), "s": number(tick.ask_size)}],
+        "r": True,
+    }
+
+
+def bar(channel: str, symbol: str, of: Bar) -> dict[str, Any]:
+    return {
+        "T": _BAR_TYPES[channel],
+        "S": symbol,
+        "o": number(of.open),
+        "h": number(of.high),
+        "l": number(of.low),
+        "c": number(of.close),
+        "v": number(of.volume),
+        "t": Nanos(of.began_ns),
+        "n": of.trades,
+        "vw": number(of.average),
+    }
