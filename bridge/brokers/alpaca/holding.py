@@ -1,0 +1,60 @@
+"""What one execution does to a position and to cash. Pure arithmetic; Alpaca keeps one net position per asset.
+
+Adding averages the price, closing keeps it, turning over begins anew. The event's own position quantity is absolute
+and wins over ours (reference/alpaca.md §2.2). A reading of the broker's own figures follows every execution.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from bridge.brokers.alpaca.values import CONTEXT
+from core.orders import Side
+from core.positions import Position
+
+_ZERO = Decimal(0)
+_SMALLEST = Decimal("1E-12")
+
+
+def signed(side: Side, units: Decimal) -> Decimal:
+    """Units with the sign of their direction."""
+    return units if side is Side.BUY else -units
+
+
+def cash_moved(side: Side, units: Decimal, price: Decimal, multiplier: Decimal) -> Decimal:
+    """What an execution adds to the cash: buying costs, selling brings."""
+    return -CONTEXT.multiply(CONTEXT.multiply(signed(side, units), price), multiplier)
+
+
+def after(
+    old: Position | None, instrument_id: str, traded: Decimal, price: Decimal, held: Decimal | None, multiplier: Decimal
+) -> Position | None:
+    """The position after an execution; None when it is flat. `traded` and `held` (the quantity that the broker says is
+    held afterwards, None when it does not) are negative when sold or short."""
+    before = _ZERO if old is None else signed(old.side, old.units)
+    now = before + traded if held is None else held
+    if not now:
+        return None
+    side, units = (Side.BUY if now > 0 else Side.SELL), abs(now)
+    if old is None or old.side is not side:
+        return Position(instrument_id, instrument_id, side, units, price, cost=_cost(units, price, multiplier))
+    cost = old.cost if old.cost is not None else _cost(old.units, old.entry_price, multiplier)
+    if units > old.units:
+        cost += _cost(units - old.units, price, multiplier)
+        entry = _divided(cost, CONTEXT.multiply(units, multiplier))
+    elif units < old.units:
+        cost = _divided(CONTEXT.multiply(cost, units), old.units)
+        entry = old.entry_price
+    else:
+        entry = old.entry_price
+    return Position(instrument_id, instrument_id, side, units, entry, cost=cost)
+
+
+def _cost(units: Decimal, price: Decimal, multiplier: Decimal) -> Decimal:
+    return CONTEXT.multiply(CONTEXT.multiply(units, price), multiplier)
+
+
+def _divided(amount: Decimal, by: Decimal) -> Decimal:
+    """A quotient without endless digits."""
+    exact = CONTEXT.divide(amount, by)
+    return exact if exact == (rounded := exact.quantize(_SMALLEST, ROUND_HALF_EVEN, CONTEXT)) else rounded
