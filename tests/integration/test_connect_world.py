@@ -114,7 +114,8 @@ async def test_user_connects_goes_live_consents_again_and_disconnects(tmp_path: 
         connected = await consent(world, browser)
         assert connected["_status"] == 200, connected
         listed = (await world.sim("GET", "/accounts"))["accounts"]
-        theirs = {each["accountId"] for each in listed if int(each["accountId"]) // 10 == 100_000 + SIM_USER}
+        mine = [each["accountId"] for each in listed if each["broker"] == "ctrader"]
+        theirs = {account for account in mine if int(account) // 10 == 100_000 + SIM_USER}
         assert {each["accountId"] for each in connected["accounts"]} == theirs
         assert (connected["scope"], connected["fresh"]) == ("accounts", True)
         account = next(each["accountId"] for each in connected["accounts"] if each["environment"] == "demo")

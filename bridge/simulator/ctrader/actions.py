@@ -263,6 +263,7 @@ class Actions:
                     "accountId": str(account.id),
                     "login": str(account.login),
                     "userId": f"user-{account.user}",
+                    "broker": "ctrader",
                     "environment": "live" if account.live else "demo",
                     "brokerTitle": account.server.rules.title,
                     "server": account.server.key,

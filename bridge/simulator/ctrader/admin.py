@@ -1,116 +1,81 @@
-"""The admin HTTP server: `Actions` over HTTP for tests and people, and the OAuth consent page and token endpoint.
+"""Admin routes of the simulated cTrader: `Actions` over HTTP for tests and people, and its OAuth pages.
 
-Errors are `{"error": {"code", "message", "field"}}` with 404 for unknown things, 422 for impossible input, 409 for what
-the broker refuses. It must not hold logic of its own: every route is one call of `Actions`.
+How errors look is in `bridge/simulator/admin_http.py`. It must not hold logic of its own: every route is one call of
+`Actions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
-
-import orjson
 from aiohttp import web
-from pydantic import ValidationError
 
+from bridge.simulator.admin_http import MAX_BODY_BYTES, Stop, problems, read_body, read_json, send_json, serve
 from bridge.simulator.ctrader import schemas
 from bridge.simulator.ctrader.actions import Actions, Refusal
 from bridge.simulator.ctrader.consent import consent_page, decide
 from bridge.simulator.ctrader.oauth import token_endpoint
-from core.errors import InvalidInput, NotFound
+from core.errors import InvalidInput
 from core.paper_trader import KEEP, Level, OrderChanges
 
-MAX_BODY_BYTES = 256 * 1024
-
-B = TypeVar("B", bound=schemas.Body)
-Stop = Callable[[], Awaitable[None]]
 ACTIONS: web.AppKey[Actions] = web.AppKey("actions", Actions)
 
 
 async def start_admin(actions: Actions, host: str, port: int) -> tuple[Stop, int]:
     """Serve the admin routes; returns what stops them and the port."""
-    runner = web.AppRunner(make_app(actions), access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port)
-    await site.start()
-    bound: int = runner.addresses[0][1]
-    return runner.cleanup, bound
+    return await serve(make_app(actions), host, port)
 
 
 def make_app(actions: Actions) -> web.Application:
     """The application with every route."""
-    app = web.Application(middlewares=[_problems], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[problems(Refusal)], client_max_size=MAX_BODY_BYTES)
     app[ACTIONS] = actions
-    account = "/sim/accounts/{id:[0-9]+}"
     app.add_routes(
-        [
-            web.get("/sim/accounts", list_accounts),
-            web.get("/sim/truth/{id:[0-9]+}", truth),
-            web.post(f"{account}/deposit", deposit),
-            web.post(f"{account}/bonus", bonus),
-            web.post(f"{account}/order", order),
-            web.post(f"{account}/close", close),
-            web.post(f"{account}/cancel", cancel),
-            web.post(f"{account}/amend", amend),
-            web.post(f"{account}/protect", protect),
-            web.post(f"{account}/terms", terms),
-            web.get("/sim/prices", prices),
-            web.post("/sim/prices", set_prices),
-            web.post("/sim/symbols", change_symbol),
-            web.get("/sim/faults", list_faults),
-            web.post("/sim/faults", begin_fault),
-            web.delete("/sim/faults", clear_faults),
-            web.delete("/sim/faults/{number:[0-9]+}", clear_faults),
-            web.get("/sim/counters", counters),
-            web.delete("/sim/counters", reset_counters),
-            web.post("/sim/oauth/codes", mint_code),
-            web.post("/sim/users/{user:[0-9]+}/revoke", revoke),
-            web.post("/sim/users/{user:[0-9]+}/expire", expire),
-            web.get("/apps/auth", oauth_page),
-            web.post("/apps/auth", oauth_decision),
-            web.get("/apps/token", oauth_token),
-            web.post("/apps/token", oauth_token),
-        ]
+        [web.get("/sim/accounts", list_accounts), *account_routes(), *broker_routes("/sim"), *oauth_routes()]
     )
     return app
 
 
-@web.middleware
-async def _problems(request: web.Request, handler: Callable[[web.Request], Awaitable[Any]]) -> web.StreamResponse:
-    """Turn our errors into answers."""
-    try:
-        response: web.StreamResponse = await handler(request)
-        return response
-    except NotFound as problem:
-        return _problem(404, "NOT_FOUND", str(problem))
-    except InvalidInput as problem:
-        return _problem(422, "INVALID_INPUT", str(problem), problem.field)
-    except Refusal as problem:
-        return _problem(409, problem.code, str(problem))
+def account_routes() -> list[web.RouteDef]:
+    """Routes of one account, named by its number."""
+    account = "/sim/accounts/{id:[0-9]+}"
+    return [
+        web.get("/sim/truth/{id:[0-9]+}", truth),
+        web.post(f"{account}/deposit", deposit),
+        web.post(f"{account}/bonus", bonus),
+        web.post(f"{account}/order", order),
+        web.post(f"{account}/close", close),
+        web.post(f"{account}/cancel", cancel),
+        web.post(f"{account}/amend", amend),
+        web.post(f"{account}/protect", protect),
+        web.post(f"{account}/terms", terms),
+    ]
 
 
-def _problem(status: int, code: str, message: str, field: str | None = None) -> web.Response:
-    return _json({"error": {"code": code, "message": message, "field": field}}, status)
+def broker_routes(prefix: str) -> list[web.RouteDef]:
+    """Routes of the whole broker, under a prefix such as `/sim`."""
+    return [
+        web.get(f"{prefix}/prices", prices),
+        web.post(f"{prefix}/prices", set_prices),
+        web.post(f"{prefix}/symbols", change_symbol),
+        web.get(f"{prefix}/faults", list_faults),
+        web.post(f"{prefix}/faults", begin_fault),
+        web.delete(f"{prefix}/faults", clear_faults),
+        web.delete(f"{prefix}/faults/{{number:[0-9]+}}", clear_faults),
+        web.get(f"{prefix}/counters", counters),
+        web.delete(f"{prefix}/counters", reset_counters),
+        web.post(f"{prefix}/oauth/codes", mint_code),
+        web.post(f"{prefix}/users/{{user:[0-9]+}}/revoke", revoke),
+        web.post(f"{prefix}/users/{{user:[0-9]+}}/expire", expire),
+    ]
 
 
-def _json(body: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
-
-
-async def _read(request: web.Request) -> Any:
-    raw = await request.read()
-    try:
-        return orjson.loads(raw or b"{}")
-    except orjson.JSONDecodeError as cause:
-        raise InvalidInput("the body is not JSON") from cause
-
-
-async def _body(request: web.Request, kind: type[B]) -> B:
-    try:
-        return kind.model_validate(await _read(request))
-    except ValidationError as cause:
-        first = cause.errors()[0]
-        raise InvalidInput(str(first["msg"]), field=".".join(map(str, first["loc"]))) from cause
+def oauth_routes() -> list[web.RouteDef]:
+    """The consent page and the token endpoint."""
+    return [
+        web.get("/apps/auth", oauth_page),
+        web.post("/apps/auth", oauth_decision),
+        web.get("/apps/token", oauth_token),
+        web.post("/apps/token", oauth_token),
+    ]
 
 
 def _account(request: web.Request) -> int:
@@ -118,50 +83,50 @@ def _account(request: web.Request) -> int:
 
 
 async def list_accounts(request: web.Request) -> web.Response:
-    return _json({"accounts": request.app[ACTIONS].accounts()})
+    return send_json({"accounts": request.app[ACTIONS].accounts()})
 
 
 async def truth(request: web.Request) -> web.Response:
-    return _json(request.app[ACTIONS].truth(_account(request)))
+    return send_json(request.app[ACTIONS].truth(_account(request)))
 
 
 async def deposit(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.DepositBody)
-    return _json(request.app[ACTIONS].deposit(_account(request), body.amount, body.note))
+    body = await read_body(request, schemas.DepositBody)
+    return send_json(request.app[ACTIONS].deposit(_account(request), body.amount, body.note))
 
 
 async def bonus(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.DepositBody)
-    return _json(request.app[ACTIONS].bonus(_account(request), body.amount, body.note))
+    body = await read_body(request, schemas.DepositBody)
+    return send_json(request.app[ACTIONS].bonus(_account(request), body.amount, body.note))
 
 
 async def order(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.OrderBody)
-    return _json(request.app[ACTIONS].order(_account(request), **body.model_dump()))
+    body = await read_body(request, schemas.OrderBody)
+    return send_json(request.app[ACTIONS].order(_account(request), **body.model_dump()))
 
 
 async def close(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.CloseBody)
+    body = await read_body(request, schemas.CloseBody)
     actions, account_id = request.app[ACTIONS], _account(request)
     if body.position_id is None:
-        return _json({"closed": actions.close_all(account_id, symbol=body.symbol)})
-    return _json(actions.close_position(account_id, body.position_id, body.units))
+        return send_json({"closed": actions.close_all(account_id, symbol=body.symbol)})
+    return send_json(actions.close_position(account_id, body.position_id, body.units))
 
 
 async def cancel(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.CancelBody)
-    return _json(request.app[ACTIONS].cancel(_account(request), body.order_id))
+    body = await read_body(request, schemas.CancelBody)
+    return send_json(request.app[ACTIONS].cancel(_account(request), body.order_id))
 
 
 async def amend(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.AmendBody)
+    body = await read_body(request, schemas.AmendBody)
     given = body.model_dump(exclude={"order_id"}, exclude_none=True)
     changes = OrderChanges(**{name: given.get(name, KEEP) for name in type(body).model_fields if name != "order_id"})
-    return _json(request.app[ACTIONS].amend(_account(request), body.order_id, changes))
+    return send_json(request.app[ACTIONS].amend(_account(request), body.order_id, changes))
 
 
 async def protect(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.ProtectBody)
+    body = await read_body(request, schemas.ProtectBody)
     answer = request.app[ACTIONS].protect(
         _account(request),
         body.position_id,
@@ -169,22 +134,22 @@ async def protect(request: web.Request) -> web.Response:
         take_profit=body.take_profit,
         trailing=body.trailing,
     )
-    return _json(answer)
+    return send_json(answer)
 
 
 async def terms(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.TermsBody)
+    body = await read_body(request, schemas.TermsBody)
     actions = request.app[ACTIONS]
     actions.change_terms(_account(request), leverage=body.leverage, access=body.access, swap_free=body.swap_free)
-    return _json(actions.truth(_account(request)))
+    return send_json(actions.truth(_account(request)))
 
 
 async def prices(request: web.Request) -> web.Response:
-    return _json(request.app[ACTIONS].quotes())
+    return send_json(request.app[ACTIONS].quotes())
 
 
 async def set_prices(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.PricesBody)
+    body = await read_body(request, schemas.PricesBody)
     actions = request.app[ACTIONS]
     if body.freeze is not None:
         (actions.freeze if body.freeze else actions.resume)()
@@ -200,56 +165,56 @@ async def set_prices(request: web.Request) -> web.Response:
             asks=None if quote.asks is None else [Level(*level) for level in quote.asks],
             server=body.server,
         )
-    return _json(actions.quotes())
+    return send_json(actions.quotes())
 
 
 async def change_symbol(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.SymbolBody)
+    body = await read_body(request, schemas.SymbolBody)
     actions = request.app[ACTIONS]
     actions.change_symbol(body.symbol, trading_mode=body.trading_mode, is_open=body.is_open, server=body.server)
-    return _json({})
+    return send_json({})
 
 
 async def list_faults(request: web.Request) -> web.Response:
     actions = request.app[ACTIONS]
-    return _json({"catalogue": actions.fault_catalogue(), "active": actions.active_faults()})
+    return send_json({"catalogue": actions.fault_catalogue(), "active": actions.active_faults()})
 
 
 async def begin_fault(request: web.Request) -> web.Response:
-    body = await _read(request)
+    body = await read_json(request)
     if not isinstance(body, dict) or not isinstance(body.get("id"), str):
         raise InvalidInput("the body must be an object with the fault's id", field="id")
     parameters = {name: value for name, value in body.items() if name != "id"}
-    return _json({"number": request.app[ACTIONS].fault(body["id"], **parameters)})
+    return send_json({"number": request.app[ACTIONS].fault(body["id"], **parameters)})
 
 
 async def clear_faults(request: web.Request) -> web.Response:
     number = request.match_info.get("number")
-    return _json({"ended": request.app[ACTIONS].clear_faults(None if number is None else int(number))})
+    return send_json({"ended": request.app[ACTIONS].clear_faults(None if number is None else int(number))})
 
 
 async def counters(request: web.Request) -> web.Response:
-    return _json(request.app[ACTIONS].counters())
+    return send_json(request.app[ACTIONS].counters())
 
 
 async def reset_counters(request: web.Request) -> web.Response:
     request.app[ACTIONS].services.counters.reset()
-    return _json({})
+    return send_json({})
 
 
 async def mint_code(request: web.Request) -> web.Response:
-    body = await _body(request, schemas.CodeBody)
-    return _json({"code": request.app[ACTIONS].mint_code(body.user, trade=body.scope == "trading")})
+    body = await read_body(request, schemas.CodeBody)
+    return send_json({"code": request.app[ACTIONS].mint_code(body.user, trade=body.scope == "trading")})
 
 
 async def revoke(request: web.Request) -> web.Response:
     request.app[ACTIONS].revoke(int(request.match_info["user"]))
-    return _json({})
+    return send_json({})
 
 
 async def expire(request: web.Request) -> web.Response:
     request.app[ACTIONS].expire(int(request.match_info["user"]))
-    return _json({})
+    return send_json({})
 
 
 async def oauth_page(request: web.Request) -> web.Response:
@@ -268,4 +233,4 @@ async def oauth_token(request: web.Request) -> web.Response:
     if request.method == "POST":
         parameters |= {name: str(value) for name, value in (await request.post()).items()}
     status, answer = token_endpoint(request.app[ACTIONS].services, parameters)
-    return _json(answer, status)
+    return send_json(answer, status)

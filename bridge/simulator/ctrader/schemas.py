@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import Annotated, Any
+from pydantic import AliasChoices, Field
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
-
+from bridge.simulator.bodies import Body, Number, Positive
 from core.orders import OrderType, Side, TimeInForce
 from core.paper_trader import Access, TradingMode
 
-
-def _exact(value: Any) -> Any:
-    """A JSON float as the decimal it was written as."""
-    return repr(value) if isinstance(value, float) else value
-
-
-Number = Annotated[Decimal, BeforeValidator(_exact), Field(allow_inf_nan=False, max_digits=30)]
-Positive = Annotated[Number, Field(gt=0)]
 # Price and units on offer there.
 LevelBody = tuple[Positive, Positive]
-
-
-class Body(BaseModel):
-    """Unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
 class DepositBody(Body):

@@ -15,6 +15,7 @@ import random
 import shutil
 import ssl
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from typing import Any, Self
 
 from bridge.runtime.clock import Clock, SystemClock
 from bridge.runtime.tasks import Tasks
+from bridge.simulator.admin_http import Stop
 from bridge.simulator.certificates import Certificates, make_certificates
 from bridge.simulator.credentials_file import write_credentials
 from bridge.simulator.ctrader.actions import Actions
@@ -42,6 +44,7 @@ from bridge.simulator.ctrader.tokens import TokenBook
 from bridge.simulator.ctrader.world import World
 
 CLOSE_TIMEOUT_S = 3.0
+StartAdmin = Callable[[Actions, str, int], Awaitable[tuple[Stop, int]]]
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +113,12 @@ def make_services(settings: SimulatorSettings, clock: Clock, faults: FaultHooks)
 class Simulator:
     """A running cTrader broker; use as an async context manager or with `start()` and `close()`."""
 
-    def __init__(self, settings: SimulatorSettings | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: SimulatorSettings | None = None,
+        clock: Clock | None = None,
+        admin: StartAdmin = start_admin,
+    ) -> None:
         self.settings = settings or SimulatorSettings()
         faults = FaultTable()
         self.services = make_services(self.settings, clock or SystemClock(), faults)
@@ -119,7 +127,8 @@ class Simulator:
         self._tasks = Tasks("simulator")
         self._servers: list[asyncio.Server] = []
         self._own_cert_dir: Path | None = None
-        self._stop_admin: Any = None
+        self._start_admin = admin
+        self._stop_admin: Stop | None = None
         self._ports: Ports | None = None
 
     @property
@@ -152,7 +161,7 @@ class Simulator:
                 certificates = self._certificates()
                 tls = await self._listen("demo", settings.ctrader_tls_port, self._tls_context(certificates))
                 ca = certificates.ca_path
-            self._stop_admin, admin = await start_admin(self.actions, settings.host, settings.admin_port)
+            self._stop_admin, admin = await self._start_admin(self.actions, settings.host, settings.admin_port)
         except BaseException:
             await self.close()
             raise

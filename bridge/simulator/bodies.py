@@ -1,0 +1,24 @@
+"""What every admin body is made of: strict about names, camelCase, amounts as JSON numbers or strings."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+def _exact(value: Any) -> Any:
+    """A JSON float as the decimal it was written as."""
+    return repr(value) if isinstance(value, float) else value
+
+
+Number = Annotated[Decimal, BeforeValidator(_exact), Field(allow_inf_nan=False, max_digits=30)]
+Positive = Annotated[Number, Field(gt=0)]
+
+
+class Body(BaseModel):
+    """Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
