@@ -129,6 +129,12 @@ def check_prices(book: Book, request: OrderRequest) -> Refusal | None:
         refusal = _check_number(book.listing, name, value)
         if refusal is not None:
             return refusal
+    if request.trail_extreme is not None:
+        if request.type is not OrderType.TRAILING_STOP:
+            return Refusal(Code.INVALID_REQUEST, f"trail_extreme is not allowed for {request.type} orders")
+        refusal = _check_number(book.listing, "trail_extreme", request.trail_extreme)
+        if refusal is not None:
+            return refusal
     one_of = EXACTLY_ONE_OF.get(request.type)
     if one_of is not None and sum(getattr(request, name) is not None for name in one_of) != 1:
         return Refusal(Code.TRADING_BAD_PRICES, f"{request.type} orders need exactly one of {' and '.join(one_of)}")

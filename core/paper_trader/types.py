@@ -85,6 +85,7 @@ class OrderRequest:
     - LIMIT: `limit_price`. STOP: `stop_price`. STOP_LIMIT: `stop_price` and either `slippage_points`
       (limit = stop ± points, the Open API's way) or `limit_price`. TRAILING_STOP: `trail_amount` (price distance) or
       `trail_percent`.
+      `trail_extreme`: the best price it has seen before, when it goes on with a trail begun earlier.
     - `time_in_force`: GTD needs `expires_at_ms`. MARKET and MARKET_RANGE with GTC or DAY keep an unfilled rest working;
       with IOC the rest is cancelled (MARKET_RANGE allows IOC and FOK only).
     - `stop_loss`, `take_profit` absolute prices, or `relative_…` positive price distances from the fill price; they
@@ -103,6 +104,7 @@ class OrderRequest:
     slippage_points: int | None = None
     trail_amount: Decimal | None = None
     trail_percent: Decimal | None = None
+    trail_extreme: Decimal | None = None
     expires_at_ms: int | None = None
     stop_loss: Decimal | None = None
     take_profit: Decimal | None = None

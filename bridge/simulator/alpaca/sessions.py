@@ -13,6 +13,7 @@ from typing import Any
 
 from bridge.simulator.alpaca.stamps import MS_NS, NEW_YORK, eastern, eastern_text, to_ns
 
+GTC_MS = 90 * 86_400_000
 OPENS, CLOSES, EXTENDED_CLOSES = time(9, 30), time(16, 0), time(20, 0)
 
 
@@ -29,6 +30,17 @@ def next_close_ms(now_ms: int) -> int:
 def next_extended_close_ms(now_ms: int) -> int:
     """The first 20:00 of a session day after now."""
     return _next(now_ms, EXTENDED_CLOSES)
+
+
+def expiry_ms(time_in_force: str, now_ms: int, *, extended_hours: bool) -> int | None:
+    """When an order ends by itself: the close for DAY, after 90 days for GTC."""
+    match time_in_force:
+        case "day":
+            return next_extended_close_ms(now_ms) if extended_hours else next_close_ms(now_ms)
+        case "gtc":
+            return now_ms + GTC_MS
+        case _:
+            return None
 
 
 def clock(now_ms: int, at_ns: int, is_open: bool) -> dict[str, Any]:

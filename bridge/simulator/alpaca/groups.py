@@ -1,0 +1,53 @@
+"""Brackets, oco and oto: what the members of a group owe each other.
+
+Source: reference/alpaca.md §1.4. Exits are held until the entry is completely filled; a filled exit cancels the other,
+a partly filled one shrinks it; an entry or exit that ends without being filled takes the group with it.
+Invariant: what the exits of a group can still trade is never more than the entry bought.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bridge.simulator.alpaca.account import Account
+from bridge.simulator.alpaca.orders import Order, Status
+
+if TYPE_CHECKING:
+    from bridge.simulator.alpaca.desk import Desk
+
+
+def after_fill(desk: Desk, account: Account, order: Order) -> None:
+    """An order of a group traded."""
+    others = account.group_of(order)
+    if order.role == "entry":
+        if order.status is Status.FILLED:
+            for leg in others:
+                if leg.status is Status.HELD:
+                    desk.begin(account, leg)
+        return
+    for other in others:
+        if order.status is Status.FILLED:
+            desk.end(account, other, Status.CANCELED, "canceled")
+        else:
+            _shrink(desk, account, other, order)
+
+
+def after_end(desk: Desk, account: Account, order: Order) -> None:
+    """An order of a group was canceled, has expired or was rejected: the rest of the group goes too."""
+    for other in account.group_of(order):
+        desk.end(account, other, Status.CANCELED, "canceled")
+
+
+def _shrink(desk: Desk, account: Account, other: Order, traded: Order) -> None:
+    """Leave the other exit no more than what is left to exit."""
+    if other.qty is None or other.remaining <= traded.remaining:
+        return
+    working = other.engine_id is not None
+    if not desk.unroute(account, other):
+        return
+    other.qty = other.target = other.filled_qty + traded.remaining
+    at_ns = desk.stamp()
+    other.updated_ns = at_ns
+    desk.announce(account, other, "restated", at_ns)
+    if working:
+        desk.route(account, other)
