@@ -232,12 +232,17 @@ class AccountMirror:
         old = held.get(key)
         if old is not None and 0 < at_ms < old.updated_at_ms:
             return False
+        version = max(at_ms, old.updated_at_ms if old is not None else 0)
+        if version:  # what has no versions cannot come back late, but it may be held anew
+            self._remember_removal(tomb, version)
+        return held.pop(key, None) is not None
+
+    def _remember_removal(self, tomb: str, version: int) -> None:
         if self._removed is None:
             self._removed = {}
-        self._removed[tomb] = max(at_ms, self._removed.get(tomb, 0), old.updated_at_ms if old else 0)
+        self._removed[tomb] = max(version, self._removed.get(tomb, 0))
         if len(self._removed) > REMEMBERED_REMOVALS:
             del self._removed[next(iter(self._removed))]
-        return held.pop(key, None) is not None
 
     def _was_removed(self, tomb: str, updated_at_ms: int) -> bool:
         """True when a removal at or after this version is remembered. Ids are never reused by brokers."""
