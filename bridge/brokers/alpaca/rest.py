@@ -159,7 +159,7 @@ def _connecting(error: TimeoutError) -> bool:
 
 
 def read_rates(headers: Mapping[str, str], now_ms: int) -> Rates:
-    """The rate headers of an answer. The reset is in Unix seconds by the broker's clock, which its Date header tells."""
+    """The rate headers of an answer. The reset is in Unix seconds by the broker's clock, which its Date tells."""
     reset, resets_in_s = _whole(headers.get("X-RateLimit-Reset")), None
     if reset is not None:
         date_s = _date_s(headers.get("Date"))

@@ -161,10 +161,7 @@ class _Tally:
 
     def _outdated(self, key: str) -> bool:
         """A later execution of the asset is known: what it said of the position holds this one too."""
-        for fill in self._mirror.fills:
-            if fill.at_ms > self._at_ms and fill.instrument_id == key:
-                return True
-        return False
+        return any(fill.at_ms > self._at_ms and fill.instrument_id == key for fill in self._mirror.fills)
 
     def _side(self, part: Part) -> Side | None:
         said = part.about.get("side")
