@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     alpaca_data_feed: Annotated[Literal["iex", "sip", "delayed_sip", "test", "off"], LOWER_CASE] = setting(
         "iex", "Stock prices' feed; off: prices are polled, and no user's data connection is taken."
     )
-    alpaca_data_key_id: str | None = setting(
+    alpaca_data_key_id: SecretText | None = setting(
         None, "Key id of one data connection for all users; empty: a connection of each user's own."
     )
     alpaca_data_secret_key: SecretText | None = setting(None, "Secret key that goes with it.")

@@ -14,12 +14,25 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from scripts.benchmarks import account_read, event_store, flush, hot_path, machine, memory, recovery
+from scripts.benchmarks import (
+    account_read,
+    alpaca_events,
+    alpaca_memory,
+    event_store,
+    flush,
+    hot_path,
+    machine,
+    memory,
+    recovery,
+)
 from scripts.benchmarks.crowd import crowd, start
 from scripts.benchmarks.report import Row, show
 from tests.support.world import World
 
-ROWS = ("hot-path", "flush", "event-store", "account", "mass-cut", "cuts", "memory")
+ROWS = (
+    *("hot-path", "flush", "event-store", "account", "mass-cut", "cuts", "memory"),
+    *("alpaca-events", "alpaca-memory"),
+)
 ON_THE_CROWD = ("event-store", "account", "mass-cut")  # in this order: the cut comes last
 PART_WITHIN_S = 420.0
 
@@ -76,6 +89,8 @@ def _parts(wanted: Sequence[str], *, quick: bool) -> list[Part]:
         "flush": lambda: flush.measure(quick),
         "cuts": lambda: recovery.single_cuts(quick),
         "memory": lambda: memory.measure(quick),
+        "alpaca-events": lambda: alpaca_events.measure(quick),
+        "alpaca-memory": lambda: alpaca_memory.measure(quick),
     }
     parts: list[Part] = []
     shared = [name for name in ON_THE_CROWD if name in wanted]

@@ -12,12 +12,17 @@ T = TypeVar("T")
 
 
 async def eventually(
-    predicate: Callable[[], T | Awaitable[T]], *, within_s: float, every_s: float = 0.01, what: str = ""
+    predicate: Callable[[], T | Awaitable[T]],
+    *,
+    within_s: float,
+    every_s: float = 0.01,
+    what: str | Callable[[], str] = "",
 ) -> T:
     """Call `predicate` until it answers something true, and return that answer.
 
     `predicate` may be plain or a coroutine function; what it raises goes to the test at once.
-    Raises AssertionError, naming `what` and the last answer, when `within_s` seconds passed first.
+    Raises AssertionError, naming `what` (asked for only then, if callable) and the last answer, when `within_s` seconds
+    passed first.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
@@ -28,7 +33,8 @@ async def eventually(
         if answer:
             return answer
         if loop.time() >= deadline:
+            wanted = what() if callable(what) else what
             raise AssertionError(
-                f"not within {within_s} s: {what or inspect.getsource(predicate).strip()}; last: {answer!r}"
+                f"not within {within_s} s: {wanted or inspect.getsource(predicate).strip()}; last: {answer!r}"
             )
         await asyncio.sleep(every_s)

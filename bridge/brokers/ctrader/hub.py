@@ -303,6 +303,8 @@ class AccountHub:
         elif self.deals.note(fill):
             self.mirror.note_fill(fill)
             self.context.stats.count("fills")
+            if fill.instrument_id not in self.mirror.catalogue.instruments:
+                self.upkeep.describe(deal.symbolId)
             if recovered:
                 self.context.stats.count("fills_recovered")
 

@@ -58,6 +58,10 @@ class Upkeep:
         """The broker changed these symbols."""
         self._hub.context.tasks.start(self._reread(symbol_ids), name=f"symbols-{self._hub.number}")
 
+    def describe(self, symbol_id: int) -> None:
+        """Something was traded that nobody described yet, and may not be held any more: its name is wanted."""
+        self._hub.context.tasks.start(self._describe(symbol_id), name=f"describe-{self._hub.number}")
+
     def repair_soon(self) -> None:
         """Read the account anew in a moment; what else goes wrong until then is repaired with it."""
         if self._repair_timer is None:
@@ -90,6 +94,14 @@ class Upkeep:
             return
         try:
             await self._hub.market.reread(symbol_ids, self._hub)
+        except BrokerFault as fault:
+            self._failed(fault)
+
+    async def _describe(self, symbol_id: int) -> None:
+        if self._hub.market is None:
+            return
+        try:
+            await self._hub.market.describe((symbol_id,), self._hub)
         except BrokerFault as fault:
             self._failed(fault)
 

@@ -53,7 +53,7 @@ def decide(services: Services, parameters: Mapping[str, str]) -> str:
     if parameters.get("decision") != "approve":
         return redirect_with(redirect_uri, {"error": "access_denied"}, parameters)
     user = parameters.get("user", "")
-    known = user.isascii() and user.isdecimal() and len(user) < 10  # noqa: PLR2004  no world has that many users
+    known = user.isascii() and user.isdecimal() and len(user) < 10  # no world has more users
     held = services.access.environments_of(int(user)) if known else frozenset()
     if not held:
         raise InvalidInput("there is no such user", field="user")

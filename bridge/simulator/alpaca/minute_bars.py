@@ -2,12 +2,12 @@
 
 A minute bar is told when its minute is over, with the day so far beside it; a trade that comes late for the last told
 minute changes that bar, which is then told again as an updated one. Minutes without trades have no bar.
-Source: reference/alpaca.md §3.3. Prices and sizes are Decimal, times Unix nanoseconds.
+What is told is a copy: later trades do not change it. Source: reference/alpaca.md §3.3. Prices and sizes are Decimal, times Unix nanoseconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -95,8 +95,8 @@ class MinuteBars:
         done: list[tuple[BarKind, str, Bar]] = []
         if bars.is_amended and bars.last is not None:
             bars.is_amended = False
-            done.append(("updatedBars", symbol, bars.last))
+            done.append(("updatedBars", symbol, replace(bars.last)))
         if bars.minute is not None and now_ns >= bars.minute.began_ns + self.minute_ns:
             bars.last, bars.minute = bars.minute, None
-            done += [("bars", symbol, bars.last), ("dailyBars", symbol, bars.day)]
+            done += [("bars", symbol, replace(bars.last)), ("dailyBars", symbol, replace(bars.day))]
         return done

@@ -6,7 +6,9 @@ Holds references only; `server.py` fills it in and decides the order of construc
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -16,6 +18,11 @@ from bridge.simulator.alpaca.counters import Counters
 from bridge.simulator.alpaca.hooks import FaultHooks
 from bridge.simulator.alpaca.rates import Rates
 from bridge.simulator.alpaca.settings import SimulatorSettings
+from bridge.simulator.alpaca.watchlists import Watchlists
+from bridge.simulator.alpaca.world import World
+
+if TYPE_CHECKING:
+    from bridge.simulator.alpaca.streams import Streams
 
 
 @dataclass(slots=True)
@@ -24,11 +31,14 @@ class Services:
 
     settings: SimulatorSettings
     clock: Clock
+    world: World
+    watchlists: Mapping[str, Watchlists]  # by account
     access: AccessBook
     rates: Rates
     faults: FaultHooks
     random: random.Random  # of the faults
     counters: Counters
+    streams: Streams = field(init=False)  # made last: they look at everything else
 
 
 # What a handler finds in its application.

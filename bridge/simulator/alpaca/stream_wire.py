@@ -10,7 +10,6 @@ import logging
 import struct
 from dataclasses import dataclass
 
-from websockets.exceptions import InvalidState
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
@@ -86,11 +85,9 @@ class StreamWire:
         return header(len(data), is_text=is_text) + data
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye; `replies` then has the bytes."""
-        try:
+        """Say goodbye unless one side has; `replies` then has the bytes."""
+        if self.ready:
             self._protocol.send_close(code, reason)
-        except InvalidState:  # the client closed first
-            self._protocol.send_eof()
 
     def _collect(self, frame: Frame) -> Message | None:
         """A whole message, or None while it is incomplete or the frame is not data."""

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.simulator.alpaca.errors import ApiError, invalid, not_found
+from bridge.simulator.alpaca.refusals import ApiRefusal, malformed, missing, unprocessable
 
 MAX_LISTS = 200
 MAX_SYMBOLS = 500
 MAX_NAME = 64
-AssetOf = Callable[[str], dict[str, Any]]  # symbol or asset id -> asset document; raises ApiError 404
+AssetOf = Callable[[str], dict[str, Any]]  # symbol or asset id -> asset document; raises ApiRefusal 404
 
 
 @dataclass(slots=True)
@@ -48,25 +48,25 @@ class Watchlists:
         return {**self._head(found), "assets": [self.asset_of(symbol) for symbol in found.symbols]}
 
     def by_id(self, list_id: str) -> Watchlist:
-        """Raises ApiError 404."""
+        """Raises ApiRefusal 404."""
         if list_id not in self._lists:
-            raise not_found("watchlist not found")
+            raise missing("watchlist not found")
         return self._lists[list_id]
 
     def by_name(self, name: str | None) -> Watchlist:
-        """Raises ApiError 404, or 422 without a name."""
+        """Raises ApiRefusal 404, or 422 without a name."""
         if not name:
-            raise invalid("name is required")
+            raise malformed("name is required")
         for each in self._lists.values():
             if each.name == name:
                 return each
-        raise not_found("watchlist not found")
+        raise missing("watchlist not found")
 
     def create(self, body: Mapping[str, Any], now: str) -> Watchlist:
-        """A new list. Raises ApiError 422 for a name that is missing, too long or taken, and for unknown symbols."""
+        """A new list. Raises ApiRefusal 422 for a name that is missing, too long or taken, and for unknown symbols."""
         name, symbols = self._name(body.get("name"), None), self._symbols(body.get("symbols"))
         if len(self._lists) >= MAX_LISTS:
-            raise ApiError(422, 42210000, "too many watchlists")
+            raise unprocessable("too many watchlists")
         self._made += 1
         list_id = str(uuid.uuid5(uuid.UUID(self.account_id), f"watchlist {self._made}"))
         self._lists[list_id] = Watchlist(list_id, name, now, now, symbols)
@@ -80,20 +80,20 @@ class Watchlists:
         return found
 
     def add(self, found: Watchlist, body: Mapping[str, Any], now: str) -> Watchlist:
-        """Append one symbol. Raises ApiError 422 when it is there already or unknown."""
+        """Append one symbol. Raises ApiRefusal 422 when it is there already or unknown."""
         (symbol,) = self._symbols([body.get("symbol")])
         if symbol in found.symbols:
-            raise invalid("duplicate symbol")
+            raise malformed("duplicate symbol")
         if len(found.symbols) >= MAX_SYMBOLS:
-            raise ApiError(422, 42210000, "too many symbols")
+            raise unprocessable("too many symbols")
         found.symbols.append(symbol)
         found.updated_at = now
         return found
 
     def remove(self, found: Watchlist, symbol: str, now: str) -> Watchlist:
-        """Take one symbol out. Raises ApiError 404 when it is not in the list."""
+        """Take one symbol out. Raises ApiRefusal 404 when it is not in the list."""
         if symbol not in found.symbols:
-            raise not_found("symbol not found in watchlist")
+            raise missing("symbol not found in watchlist")
         found.symbols.remove(symbol)
         found.updated_at = now
         return found
@@ -112,16 +112,16 @@ class Watchlists:
 
     def _name(self, name: Any, renamed: Watchlist | None) -> str:
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
-            raise invalid(f"name must be 1 to {MAX_NAME} characters")
+            raise malformed(f"name must be 1 to {MAX_NAME} characters")
         if any(each.name == name for each in self._lists.values() if each is not renamed):
-            raise invalid("watchlist name must be unique")
+            raise malformed("watchlist name must be unique")
         return name
 
     def _symbols(self, symbols: Any) -> list[str]:
         if symbols is None:
             return []
         if not isinstance(symbols, list) or len(symbols) > MAX_SYMBOLS:
-            raise invalid(f"symbols must be a list of at most {MAX_SYMBOLS}")
+            raise malformed(f"symbols must be a list of at most {MAX_SYMBOLS}")
         kept: list[str] = []
         for symbol in symbols:
             name = self._listed(symbol)
@@ -132,8 +132,8 @@ class Watchlists:
     def _listed(self, symbol: Any) -> str:
         """The asset's own symbol."""
         if not isinstance(symbol, str):
-            raise invalid("symbol must be a string")
+            raise malformed("symbol must be a string")
         try:
             return str(self.asset_of(symbol)["symbol"])
-        except ApiError as cause:
-            raise ApiError(422, 42210000, f"asset not found for {symbol[:40]}") from cause
+        except ApiRefusal as cause:
+            raise unprocessable(f"asset not found for {symbol[:40]}") from cause

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from bridge.brokers.base import Credential, Environment
 from bridge.brokers.ctrader.broker import CtraderBroker
@@ -12,8 +13,12 @@ from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.tasks import Tasks
 from bridge.simulator.ctrader import Simulator, SimulatorSettings
+from bridge.simulator.ctrader.consent import decide
+from core.money import json_number
 from core.orders import OrderType, Side
+from core.paper_trader import Level, OrderChanges
 from core.secret import Secret
+from tests.contract.rigs.rig import Trait
 
 METRICS = {
     "lost": "lost_events",
@@ -23,6 +28,7 @@ METRICS = {
     "garbage": "garbage_frames",
 }
 STEP = Decimal("0.0001")
+SERVERS = ("Sim-demo", "Simex-demo")
 
 
 def fast_settings(sim: Simulator, **changes: Any) -> CtraderSettings:
@@ -67,6 +73,8 @@ class CtraderRig:
     """Implements `BrokerRig`."""
 
     environment = Environment.DEMO
+    lacks: Mapping[Trait, str] = {}
+    required = ("accessToken", "environment")
     instruments = ("EURUSD", "USDJPY", "GBPUSD")
     detection_s = 5.0
     absurdities = ("negative_volume", "nan_price", "inf_price", "huge_money", "year_1970", "year_2100")
@@ -78,9 +86,16 @@ class CtraderRig:
 
     # ------------------------------------------------------------ who
 
+    def entry(self, user: int) -> dict[str, object]:
+        held = self.sim.credentials()[f"user-{user}"]["ctrader"]
+        return {name: value for name, value in held.items() if name != "accountId"}
+
     def credential(self, user: int, **changes: object) -> Credential:
-        entry = {**self.sim.credentials()[f"user-{user}"]["ctrader"], "accountId": self.account(user), **changes}
+        entry = {**self.entry(user), "accountId": self.account(user), **changes}
         return self.broker.read_credential(f"grant-{user}", entry)
+
+    def wide_credential(self, user: int) -> Credential:
+        return self.credential(user)
 
     def account(self, user: int) -> str:
         return str(1_000_000 + 10 * user + 1)
@@ -95,10 +110,29 @@ class CtraderRig:
     def user_with_one(self) -> int:
         return 1
 
+    async def approve(self, url: str, user: int) -> str:
+        asked = dict(parse_qsl(urlsplit(url).query))
+        return decide(self.sim.services, {**asked, "user": str(user), "decision": "approve"})
+
     # ------------------------------------------------------------ what happens at the broker
 
     def truth(self, account: str) -> Mapping[str, Any]:
         return self.act.truth(int(account))
+
+    def executions(self, account: str) -> list[dict[str, Any]]:
+        world = self.sim.services.world
+        held = world.account(int(account))
+        return [
+            {
+                "id": str(one.id),
+                "orderId": str(one.order_id),
+                "symbol": world.symbol(held, one.instrument_id).terms.name,
+                "side": one.side.value,
+                "units": json_number(one.filled_units),
+                "price": json_number(one.price),
+            }
+            for one in world.engine.deals(held.key)
+        ]
 
     def open(self, account: str, instrument: str, *, buy: bool = True) -> str:
         side = Side.BUY if buy else Side.SELL
@@ -119,6 +153,26 @@ class CtraderRig:
         )
         return str(done["orderId"])
 
+    def amend(self, account: str, order: str) -> str:
+        self.act.amend(int(account), int(order), OrderChanges(limit_price=Decimal("0.4")))
+        return order
+
+    def fill_partly(self, account: str, instrument: str) -> str:
+        for server in SERVERS:
+            quote = self.act.quotes()["servers"][server][instrument]
+            bid, ask = Decimal(str(quote["bid"])), Decimal(str(quote["ask"]))
+            bids, asks = [Level(bid, Decimal(4_000))], [Level(ask, Decimal(4_000))]
+            self.act.quote(instrument, bids=bids, asks=asks, server=server)
+        done = self.act.order(
+            int(account),
+            symbol=instrument,
+            side=Side.BUY,
+            units=Decimal(10_000),
+            type=OrderType.LIMIT,
+            limit_price=ask,
+        )
+        return str(done["orderId"])
+
     def cancel(self, account: str, order: str) -> None:
         self.act.cancel(int(account), int(order))
 
@@ -129,7 +183,7 @@ class CtraderRig:
         self.act.protect(int(account), int(position), stop_loss=Decimal("0.5"))
 
     def move(self, instrument: str) -> None:
-        for server in ("Sim-demo", "Simex-demo"):
+        for server in SERVERS:
             quote = self.act.quotes()["servers"][server][instrument]
             bid, ask = Decimal(str(quote["bid"])) + STEP * 10, Decimal(str(quote["ask"])) + STEP * 10
             self.act.quote(instrument, bid=bid, ask=ask, server=server)
@@ -164,7 +218,13 @@ class CtraderRig:
             yield
 
     @asynccontextmanager
-    async def already_logged_in(self) -> AsyncIterator[None]:
+    async def outage(self) -> AsyncIterator[None]:
+        with self._fault("N10", status=503):
+            self.cut()
+            yield
+
+    @asynccontextmanager
+    async def trusting(self) -> AsyncIterator[None]:
         with self._fault("N35"):
             yield
 
@@ -191,6 +251,11 @@ class CtraderRig:
     @asynccontextmanager
     async def absurd_values(self, account: str, variant: str) -> AsyncIterator[None]:
         with self._fault("N17", accounts=[int(account)], variant=variant):
+            yield
+
+    @asynccontextmanager
+    async def absurd_snapshot(self, account: str) -> AsyncIterator[None]:
+        with self._fault("N17", accounts=[int(account)], variant="huge_money", count=None):
             yield
 
     @asynccontextmanager

@@ -1,14 +1,27 @@
 """What a broker's test rig offers: the adapter under test, and verbs on the broker's side.
 
-A second broker adds a rig with the same verbs and one row in `test_broker_contract.py`. Users are numbered from 1;
-`account(user)` is that user's first account in the rig's environment, funded and empty.
+A broker adds a rig with these verbs and one row in `tests/contract/conftest.py`. Users are numbered from 1;
+`account(user)` is that user's first account in the rig's environment, funded and empty. Odd users have an account in
+the other environment too. Every test runs over every rig; what a broker cannot have stands in `lacks`, with the reason.
 """
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from typing import Any, Protocol
 
 from bridge.brokers.base import Broker, Credential, Environment
+
+
+class Trait(StrEnum):
+    """What not every broker has. The whole list: whatever else a test needs, every broker has."""
+
+    SEVERAL_ACCOUNTS = "one consent covers several accounts in one environment"
+    REFRESH = "access tokens run out and are refreshed"
+    SHARED_CONNECTION = "accounts share a connection, and a fault of it is everybody's"
+    PROTECTION = "a position has a stop loss of its own"
+    HEDGING = "both sides of one instrument are held at once"
+    CASH_EVENTS = "moved cash is told, not only read"
 
 
 class BrokerRig(Protocol):
@@ -16,10 +29,16 @@ class BrokerRig(Protocol):
 
     broker: Broker
     environment: Environment
-    instruments: tuple[str, ...]  # at least three that every account may trade; the last ones need conversion chains
+    lacks: Mapping[Trait, str]
+    instruments: tuple[str, ...]  # at least three that every account may trade, by their names in the record
     detection_s: float  # within this a silent or cut connection must be noticed, and a usable one be back
 
     # ------------------------------------------------------------ who
+
+    def entry(self, user: int) -> dict[str, object]:
+        """The user's credential as it is entered, without an account."""
+
+    required: tuple[str, ...]  # the fields that an entry must have
 
     def credential(self, user: int, **changes: object) -> Credential:
         """The user's stored credential, in the environment of the rig unless changed."""
@@ -30,16 +49,25 @@ class BrokerRig(Protocol):
     def account_elsewhere(self, user: int) -> str:
         """An account of the user in the other environment."""
 
+    def wide_credential(self, user: int) -> Credential:
+        """A credential of the user that covers every account of theirs, in both environments."""
+
     def user_with_several(self) -> int:
         """A user whose consent covers several accounts in the rig's environment."""
 
     def user_with_one(self) -> int:
         """A user whose consent covers exactly one there."""
 
+    async def approve(self, url: str, user: int) -> str:
+        """The user's browser goes to a consent address and allows; returns where it is sent back to."""
+
     # ------------------------------------------------------------ what happens at the broker
 
     def truth(self, account: str) -> Mapping[str, Any]:
         """What the broker itself believes, in the record's field names (DESIGN §6)."""
+
+    def executions(self, account: str) -> list[dict[str, Any]]:
+        """Everything executed on the account, oldest first: id, orderId, symbol, side, units, price."""
 
     def open(self, account: str, instrument: str, *, buy: bool = True) -> str:
         """Open a small position by other means than the adapter; returns its id."""
@@ -50,14 +78,20 @@ class BrokerRig(Protocol):
     def place(self, account: str, instrument: str) -> str:
         """Place a limit order that does not fill; returns its id."""
 
+    def amend(self, account: str, order: str) -> str:
+        """Change the limit of an order that waits; returns the id it has from then on."""
+
     def cancel(self, account: str, order: str) -> None:
         """Cancel an order."""
+
+    def fill_partly(self, account: str, instrument: str) -> str:
+        """Place a limit order that executes in part, the rest of it waits; returns its id."""
 
     def deposit(self, account: str, amount: int) -> None:
         """Move cash in (or out, when negative)."""
 
     def protect(self, account: str, position: str) -> None:
-        """Put a stop loss on a position."""
+        """Put a stop loss on a position. Needs PROTECTION."""
 
     def move(self, instrument: str) -> None:
         """Change the price of an instrument."""
@@ -70,11 +104,14 @@ class BrokerRig(Protocol):
     def silence(self) -> AbstractAsyncContextManager[None]:
         """The connections stay up but nothing goes either way, until the block ends."""
 
+    def outage(self) -> AbstractAsyncContextManager[None]:
+        """Nobody gets in, without any announcement, until the block ends."""
+
     def end_account_session(self, account: str) -> None:
-        """The broker ends this account's authorisation, the connection stays."""
+        """The broker ends what it has with this account, and with no other."""
 
     def expire(self, user: int) -> None:
-        """The access token runs out; a refresh helps."""
+        """The access token runs out; a refresh helps. Needs REFRESH."""
 
     def revoke(self, user: int) -> None:
         """The user withdraws consent."""
@@ -85,8 +122,8 @@ class BrokerRig(Protocol):
     def maintenance(self, seconds: int) -> AbstractAsyncContextManager[None]:
         """Every request is refused with an announced end, until the block ends."""
 
-    def already_logged_in(self) -> AbstractAsyncContextManager[None]:
-        """The broker answers every account login as if it were a repeated one."""
+    def trusting(self) -> AbstractAsyncContextManager[None]:
+        """The broker checks as little of who asks as it ever does."""
 
     def lose(self, account: str) -> AbstractAsyncContextManager[None]:
         """Account events get lost."""
@@ -105,11 +142,14 @@ class BrokerRig(Protocol):
 
     absurdities: tuple[str, ...]
 
+    def absurd_snapshot(self, account: str) -> AbstractAsyncContextManager[None]:
+        """Snapshots hold values that cannot be, until the block ends."""
+
     def broken_snapshot(self, account: str, variant: str) -> AbstractAsyncContextManager[None]:
         """One snapshot is "empty", "short" or an "error"."""
 
     def late_snapshot(self, account: str) -> AbstractAsyncContextManager[None]:
-        """A snapshot arrives late, after a trade that it does not hold."""
+        """A snapshot arrives late, after a trade that it does not hold; the trade opens a position."""
 
     def unknown_messages(self) -> None:
         """Send messages of a kind that did not exist when the adapter was written."""
@@ -139,3 +179,7 @@ class BrokerRig(Protocol):
 
     def metric(self, what: str) -> float:
         """One of "lost", "foreign", "quarantined", "unknown", "garbage": what the adapter counted."""
+
+
+BACK = "https://bridge.example/oauth/callback"
+"""Where the brokers send a browser back to."""

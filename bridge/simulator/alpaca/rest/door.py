@@ -16,24 +16,33 @@ import orjson
 from aiohttp import web
 
 from bridge.simulator.alpaca.access import Caller
-from bridge.simulator.alpaca.errors import ApiError, not_found
 from bridge.simulator.alpaca.hooks import RestCall
 from bridge.simulator.alpaca.rates import Standing
+from bridge.simulator.alpaca.refusals import ApiRefusal, missing
 from bridge.simulator.alpaca.rest.exact import read_object
 from bridge.simulator.alpaca.services import ENVIRONMENT, SERVICES, Services
+from bridge.simulator.alpaca.watchlists import Watchlists
+from bridge.simulator.alpaca.world import Account, World
 
 MAX_BODY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a handler is told. `body`: exact values; `path`: the variables of the route."""
+    """What a handler is told. `path`: the variables of the route."""
 
-    services: Services
-    account_id: str
+    world: World
+    account: Account
+    watchlists: Watchlists
+    now_ms: int
     query: Mapping[str, str]
     path: Mapping[str, str]
-    body: Mapping[str, Any]
+    raw: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The request's JSON object, its numbers exact. Raises ApiRefusal 422."""
+        return read_object(self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +75,9 @@ async def unknown_routes(request: web.Request, handler: _Entrance) -> web.Stream
         return await handler(request)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
         request.app[SERVICES].counters.requests["unknown"] += 1
-        return _dress(_refused(not_found("endpoint not found.")), None)
+        return _dress(_refused(missing("endpoint not found.")), None)
     except web.HTTPRequestEntityTooLarge:
-        return _dress(_refused(ApiError(413, 41310000, "request body is too large")), None)
+        return _dress(_refused(ApiRefusal(413, 41310000, "request body is too large")), None)
 
 
 async def _enter(request: web.Request, route: str, handler: Handler, scope: str | None) -> web.StreamResponse:
@@ -80,12 +89,12 @@ async def _enter(request: web.Request, route: str, handler: Handler, scope: str 
     response = await services.faults.before(call)
     standing = None
     if response is None:
-        body = await request.read()
+        raw = await request.read()
         if here is None:
             ordinary = _stranger(services, known=caller is not None)
         else:
             standing = _charge(services, here)
-            ordinary = _answer(services, request, here, standing, body, handler, scope)
+            ordinary = _answer(call, here, standing, raw, handler, scope)
         replaced = await services.faults.after(call, ordinary)
         response = ordinary if replaced is None else replaced
     services.counters.answers[str(response.status)] += 1
@@ -112,22 +121,26 @@ def _charge(services: Services, caller: Caller) -> Standing:
 
 
 def _answer(
-    services: Services,
-    request: web.Request,
-    caller: Caller,
-    standing: Standing,
-    body: bytes,
-    handler: Handler,
-    scope: str | None,
+    call: RestCall, caller: Caller, standing: Standing, raw: bytes, handler: Handler, scope: str | None
 ) -> web.Response:
+    services = call.request.app[SERVICES]
     try:
         if not standing.admitted:
-            raise ApiError(429, 42910000, "too many requests.")
+            raise ApiRefusal(429, 42910000, "too many requests.")
         if scope is not None and not caller.may(scope):
-            raise ApiError(403, 40310000, f"the token lacks the scope {scope}")
-        ask = Ask(services, caller.account_id, request.query, request.match_info, read_object(body))
-        answer = handler(ask)
-    except ApiError as refusal:
+            raise ApiRefusal(403, 40310000, f"the token lacks the scope {scope}")
+        answer = handler(
+            Ask(
+                services.world,
+                services.world.account(caller.account_id),
+                services.watchlists[caller.account_id],
+                services.clock.now_ms(),
+                call.request.query,
+                call.request.match_info,
+                raw,
+            )
+        )
+    except ApiRefusal as refusal:
         services.counters.errors[str(refusal.code)] += 1
         return _refused(refusal)
     if answer.document is None:
@@ -135,8 +148,8 @@ def _answer(
     return _json(answer.document, answer.status)
 
 
-def _refused(refusal: ApiError) -> web.Response:
-    return _json(refusal.document(), refusal.status)
+def _refused(refusal: ApiRefusal) -> web.Response:
+    return _json(refusal.body(), refusal.status)
 
 
 def _json(document: Any, status: int) -> web.Response:
