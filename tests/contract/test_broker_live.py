@@ -54,6 +54,21 @@ async def test_working_order_is_followed_when_it_is_amended_and_executes_in_part
     assert await watched.session.reconcile() == 0
 
 
+async def test_last_reading_names_what_an_order_waits_for_when_it_was_never_held(rig: BrokerRig) -> None:
+    watched = await live(rig)
+    readings: list[list[str]] = []
+
+    def read(*, urgent: bool) -> None:
+        readings.append([one["symbol"] for one in watched.reading()["orders"].values()])
+        watched.mirror.clean()
+
+    watched.changed = read  # type: ignore[method-assign]
+    watched.mirror.clean()
+    rig.place(rig.account(1), rig.instruments[1])
+    wanted = [one["symbol"] for one in rig.truth(rig.account(1))["orders"]]
+    await eventually(lambda: readings and readings[-1] == wanted, within_s=WITHIN_S, what="the name is told")
+
+
 async def test_position_is_followed_when_it_grows_shrinks_and_ends(rig: BrokerRig) -> None:
     account, instrument = rig.account(1), rig.instruments[0]
     watched = await live(rig)

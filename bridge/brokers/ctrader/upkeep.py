@@ -48,9 +48,11 @@ class Upkeep:
         self._repair_timer: asyncio.TimerHandle | None = None
 
     def follow(self) -> None:
-        """Keep the price subscriptions in step with what is held."""
+        """Keep the price subscriptions in step with what is held, and describe what orders wait for."""
         hub = self._hub
-        if hub.live and not self._following and needed_quotes(hub.mirror) != set(hub.symbols.values()):
+        if not hub.live or self._following:
+            return
+        if needed_quotes(hub.mirror) != set(hub.symbols.values()) or _nameless(hub.mirror):
             self._following = True
             hub.context.tasks.start(self._follow(), name=f"follow-{hub.number}")
 
@@ -85,6 +87,7 @@ class Upkeep:
                 except BrokerFault as fault:
                     self._failed(fault)
                 else:
+                    self._hub.mirror.mark_dirty()  # what was read before may have lacked a name
                     return
         finally:
             self._following = False
@@ -120,3 +123,9 @@ class Upkeep:
             await self._hub.reconcile()
         except BrokerFault:
             self._hub.context.stats.count("repairs_failed")
+
+
+def _nameless(mirror: AccountMirror) -> bool:
+    """True when an order waits for something that is not described: no price is needed for it, but a name is."""
+    instruments = mirror.catalogue.instruments
+    return any(order.instrument_id not in instruments for order in mirror.orders.values())
