@@ -79,6 +79,10 @@ class DataStream:
                 if reader.subscriptions.wants(channel, symbol) and not self._hooks.is_muted(client):
                     self._queue(client, reader, message)
 
+    def has_readers(self, path: str) -> bool:
+        """Whether anybody has authenticated on a feed."""
+        return bool(self._of_feed[path])
+
     def revoked(self, user: int) -> None:
         """A user's credentials died: their streams end."""
         for client in list(self.clients):

@@ -6,37 +6,15 @@ Source: reference/alpaca.md §3.3. Numbers are JSON numbers here (the broker's c
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 from bridge.simulator.alpaca.frames import Nanos
 from bridge.simulator.alpaca.minute_bars import Bar
+from bridge.simulator.alpaca.prices import Tick
 
 _BAR_TYPES = {"bars": "b", "updatedBars": "u", "dailyBars": "d"}
 EXCHANGE = "V"  # IEX
 TAPE = "C"
-
-
-class Tick(Protocol):
-    """A trade with the quote beside it."""
-
-    @property
-    def symbol(self) -> str: ...
-    @property
-    def asset_class(self) -> str: ...
-    @property
-    def at_ns(self) -> int: ...
-    @property
-    def price(self) -> Decimal: ...
-    @property
-    def size(self) -> Decimal: ...
-    @property
-    def bid(self) -> Decimal: ...
-    @property
-    def ask(self) -> Decimal: ...
-    @property
-    def bid_size(self) -> Decimal: ...
-    @property
-    def ask_size(self) -> Decimal: ...
 
 
 def number(value: Decimal) -> int | float:
@@ -44,11 +22,11 @@ def number(value: Decimal) -> int | float:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
-def trade(tick: Tick, trade_id: int) -> dict[str, Any]:
+def trade(tick: Tick) -> dict[str, Any]:
     message: dict[str, Any] = {
         "T": "t",
         "S": tick.symbol,
-        "i": trade_id,
+        "i": tick.id,
         "p": number(tick.price),
         "s": number(tick.size),
         "t": Nanos(tick.at_ns),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -21,8 +22,8 @@ from aiohttp import web
 from bridge.simulator.alpaca import market_messages
 from bridge.simulator.alpaca.data_stream import DataStream
 from bridge.simulator.alpaca.frames import NANOS
-from bridge.simulator.alpaca.market_messages import Tick
 from bridge.simulator.alpaca.minute_bars import Bar, BarKind, MinuteBars
+from bridge.simulator.alpaca.prices import Tick
 from bridge.simulator.alpaca.services import Services
 from bridge.simulator.alpaca.stream_hooks import StreamHooks
 from bridge.simulator.alpaca.stream_settings import StreamSettings
@@ -34,6 +35,7 @@ _AT_ONCE = {"us_equity": ("/v2/iex", "/v2/sip"), "crypto": ("/v1beta3/crypto/us"
 _TEST = ("/v2/test",)
 _DELAYED = ("/v2/delayed_sip",)
 MOST_DELAYED = 100_000  # ticks
+BIG_ID = 1 << 53  # trade ids may exceed what a double can hold (reference/alpaca.md §3.3)
 
 
 class Streams:
@@ -44,9 +46,11 @@ class Streams:
         self.trading = TradingStream(services, self.settings, hooks)
         self.data = DataStream(services, self.settings, hooks)
         self._clock = services.clock
+        self._world = services.world
         self._bars = MinuteBars(round(self.settings.minute_seconds * NANOS))
         self._classes: dict[str, str] = {}  # asset class of every symbol that was traded
-        self._trade_ids = 0
+        self._test_at_ms = 0  # when the test feed last had a trade
+        self._test_prints = 0
         self._delayed: deque[Tick] = deque(maxlen=MOST_DELAYED)
         services.access.on_revoked.append(self.revoked)
         hooks.attach(self)
@@ -67,6 +71,8 @@ class Streams:
             return  # options have no stream here
         if tick.asset_class == "us_equity" and paths != _TEST:
             self._delayed.append(tick)
+        if paths == _TEST:
+            self._test_at_ms = tick.at_ns // 1_000_000
         self._classes[tick.symbol] = tick.asset_class
         self._tell(paths, tick)
         for channel, symbol, bar in self._bars.add(tick.symbol, tick.at_ns, tick.price, tick.size):
@@ -85,6 +91,7 @@ class Streams:
         until_ns = now_ns - round(self.settings.delayed_seconds * NANOS)
         while self._delayed and self._delayed[0].at_ns <= until_ns:
             self._tell(_DELAYED, self._delayed.popleft())
+        self._keep_test_feed_alive(now_ns // 1_000_000)
         now = self._clock.monotonic()
         self.trading.tick(now)
         self.data.tick(now)
@@ -107,13 +114,21 @@ class Streams:
         for client in self.clients():
             client.abort(orderly=True)
 
+    def _keep_test_feed_alive(self, now_ms: int) -> None:
+        """The test feed is always on: its last trade is told again each second in which the price stood still."""
+        if now_ms < self._test_at_ms + 1_000 or not self.data.has_readers(_TEST[0]):
+            return
+        last = self._world.prices.quote(TEST_SYMBOL)
+        self._test_prints += 1
+        again = replace(last, id=BIG_ID + self._test_prints, at_ns=now_ms * 1_000_000)
+        self.tick(again)
+
     def _paths(self, tick: Tick) -> tuple[str, ...]:
         return _TEST if tick.symbol == TEST_SYMBOL else _AT_ONCE.get(tick.asset_class, ())
 
     def _tell(self, paths: tuple[str, ...], tick: Tick) -> None:
-        self._trade_ids += 1
         publish = self.data.publish
-        publish(paths, "trades", tick.symbol, market_messages.trade(tick, self._trade_ids))
+        publish(paths, "trades", tick.symbol, market_messages.trade(tick))
         publish(paths, "quotes", tick.symbol, market_messages.quote(tick))
         if tick.asset_class == "crypto":
             publish(paths, "orderbooks", tick.symbol, market_messages.book(tick))
