@@ -142,7 +142,8 @@ class Demo:
                 await self._api("PUT", "/api/credentials", app=True, body=body)
 
     async def _start_simulator(self, stack: AsyncExitStack, folder: Path) -> Simulated:
-        ports = [f"--{name}-port=0" for name in ("ctrader", "ctrader-live", "ctrader-tls", "admin")]
+        kinds = ("ctrader", "ctrader-live", "ctrader-tls", "alpaca", "alpaca-live", "admin")
+        ports = [f"--{kind}-port=0" for kind in kinds]
         flags = ["--users", str(len(USERS)), "--seed", "7", "--credentials", str(folder / "credentials.json")]
         child = await Child.start("simulator", ["simulate", *ports, *flags], env=_surroundings(), folder=folder)
         stack.push_async_callback(child.stop)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +16,11 @@ from bridge.runtime.clock import Clock
 from bridge.simulator import alpaca, ctrader
 from bridge.simulator.admin import make_app
 from bridge.simulator.admin_http import Stop, serve
+from bridge.simulator.alpaca.catalogue import ASSETS
 from bridge.simulator.bridge_env import bridge_env, write_bridge_env
 from bridge.simulator.credentials_file import write_credentials
 from bridge.simulator.ctrader.actions import Actions as CTraderActions
+from bridge.simulator.ctrader.catalogue import TERMS_BY_NAME
 
 
 class Brokers:
@@ -32,6 +35,9 @@ class Brokers:
         env: Path | None = None,
         clock: Clock | None = None,
     ) -> None:
+        # One file may hold both brokers' prices.
+        alpaca_settings = replace(alpaca_settings, strangers=frozenset(TERMS_BY_NAME))
+        ctrader_settings = replace(ctrader_settings, strangers=frozenset(asset.symbol for asset in ASSETS))
         self.alpaca = alpaca.Simulator(alpaca_settings, clock)
         self.ctrader = ctrader.Simulator(ctrader_settings, clock, admin=self._start_admin)
         self._credentials_file = credentials

@@ -29,6 +29,7 @@ async def surroundings(database_url: str, tmp_path: Path) -> AsyncIterator[Mappi
     async with bridge_process(
         *("simulate", "--users", "1", "--seed", "7", "--cert-dir", str(tmp_path), "--ctrader-port", "0"),
         *("--ctrader-live-port", "0", "--ctrader-tls-port", "0", "--admin-port", "0"),
+        *("--alpaca-port", "0", "--alpaca-live-port", "0"),
     ) as simulator:
         ports = json.loads(await simulator.line(lambda line: line.startswith("{"), within_s=60))
         yield {"DATABASE_URL": database_url, "SIM_DEMO": str(ports["ctrader"]), "SIM_ADMIN": str(ports["admin"])}

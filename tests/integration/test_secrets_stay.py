@@ -95,7 +95,8 @@ async def around(tmp_path: Path) -> AsyncIterator[Surroundings]:
             client.config_set("requirepass", REDIS_PASSWORD)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         credentials = tmp_path / "credentials.json"
-        ports = ("--ctrader-port", "--ctrader-live-port", "--ctrader-tls-port", "--admin-port")
+        kinds = ("ctrader", "ctrader-live", "ctrader-tls", "alpaca", "alpaca-live", "admin")
+        ports = [f"--{kind}-port" for kind in kinds]
         simulator = await stack.enter_async_context(
             bridge_process(
                 *("simulate", *(word for port in ports for word in (port, "0"))),

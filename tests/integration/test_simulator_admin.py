@@ -202,6 +202,7 @@ async def test_the_command_prints_one_ready_line_and_ends_cleanly_when_signalled
     code = "import sys; from bridge.simulator.cli import main; sys.exit(main(sys.argv[1:]))"
     ports = [
         *("--ctrader-port", "0", "--ctrader-live-port", "0", "--ctrader-tls-port", "0", "--admin-port", "0"),
+        *("--alpaca-port", "0", "--alpaca-live-port", "0"),
         *("--users", "2", "--cert-dir", str(tmp_path / "certs"), "--credentials", str(credentials)),
     ]
     process = await asyncio.create_subprocess_exec(
@@ -224,7 +225,7 @@ async def test_the_command_prints_one_ready_line_and_ends_cleanly_when_signalled
             process.kill()
             await process.wait()
 
-    assert set(ready) == {"ctrader", "ctraderLive", "ctraderTls", "admin", "ca"}
+    assert list(ready) == ["ctrader", "ctraderLive", "ctraderTls", "alpaca", "alpacaLive", "admin", "ca"]
     assert rest == b""
     assert Path(ready["ca"]) == tmp_path / "certs" / "ca.pem"
     assert credentials.stat().st_mode & 0o777 == 0o600

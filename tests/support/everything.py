@@ -165,7 +165,8 @@ async def everything(folder: Path, postgres: PostgresServer) -> AsyncIterator[Ev
         parrot.port = runner.addresses[0][1]
         jar = aiohttp.CookieJar(unsafe=True)
         http = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=jar))
-        ports = ("--ctrader-port", "--ctrader-live-port", "--ctrader-tls-port", "--admin-port")
+        kinds = ("ctrader", "ctrader-live", "ctrader-tls", "alpaca", "alpaca-live", "admin")
+        ports = [f"--{kind}-port" for kind in kinds]
         simulator = await stack.enter_async_context(
             bridge_process(
                 *("simulate", *(word for port in ports for word in (port, "0")), "--users", "4"),

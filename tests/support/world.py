@@ -153,6 +153,7 @@ async def running_world(
         simulator = await stack.enter_async_context(
             bridge_process(
                 *("simulate", "--ctrader-port", "0", "--ctrader-live-port", "0", "--ctrader-tls-port", "0"),
+                *("--alpaca-port", "0", "--alpaca-live-port", "0"),
                 *("--admin-port", "0", "--seed", "7", "--users", str(users), "--cert-dir", str(folder / "certs")),
                 *("--requests-per-second", str(requests_per_second), "--credentials", str(credentials)),
                 *simulator_arguments,

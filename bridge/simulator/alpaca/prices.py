@@ -55,7 +55,15 @@ class Prices:
     """Quotes and last trades of every asset."""
 
     def __init__(
-        self, catalogue: Catalogue, rng: random.Random, stamps: Stamps, *, source: str, speed: float, now_ms: int
+        self,
+        catalogue: Catalogue,
+        rng: random.Random,
+        stamps: Stamps,
+        *,
+        source: str,
+        speed: float,
+        now_ms: int,
+        strangers: frozenset[str] = frozenset(),
     ) -> None:
         self._catalogue = catalogue
         self._rng = rng
@@ -64,7 +72,7 @@ class Prices:
         self.frozen = source == "frozen"
         self.on_tick: Callable[[Tick], None] = lambda tick: None
         self.on_offer: Callable[[Offer, int], None] = lambda offer, now_ms: None
-        self._rows = _read(source, catalogue) if source not in ("walk", "frozen") else None
+        self._rows = _read(source, catalogue, strangers) if source not in ("walk", "frozen") else None
         self._replayed_ms = 0.0
         self._walks = {asset.symbol: _walk(asset, rng) for asset in catalogue.assets}
         self._latest: dict[str, Tick] = {}
@@ -183,7 +191,7 @@ def _walk(asset: Asset, rng: random.Random) -> RandomWalk:
     )
 
 
-def _read(source: str, catalogue: Catalogue) -> deque[Row]:
+def _read(source: str, catalogue: Catalogue, strangers: frozenset[str]) -> deque[Row]:
     """Rows `at_ms,symbol,bid,ask` of a CSV file, times made relative to the first. Raises OSError, InvalidInput."""
     with Path(source).open(encoding="utf-8") as file:
         lines = file.read().splitlines()
@@ -191,10 +199,14 @@ def _read(source: str, catalogue: Catalogue) -> deque[Row]:
         lines[0] = ""
     rows = list(replay(lines))
     for row in rows:
-        if catalogue.find(row.instrument_id) is None:
+        if row.instrument_id not in strangers and catalogue.find(row.instrument_id) is None:
             raise InvalidInput(f"{Path(source).name}: no symbol {row.instrument_id}")
     first_ms = rows[0].at_ms if rows else 0
-    return deque(Row(row.instrument_id, row.at_ms - first_ms, row.bid, row.ask) for row in rows)
+    return deque(
+        Row(row.instrument_id, row.at_ms - first_ms, row.bid, row.ask)
+        for row in rows
+        if row.instrument_id not in strangers
+    )
 
 
 def _rounded(asset: Asset, price: Decimal) -> Decimal:

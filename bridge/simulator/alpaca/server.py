@@ -57,6 +57,7 @@ def make_services(settings: SimulatorSettings, clock: Clock) -> Services:
         WorldSettings(
             users=settings.users,
             prices=settings.prices,
+            strangers=settings.strangers,
             speed=settings.speed,
             partial_fill_share=settings.partial_fill_share,
             pending_ms=round(settings.pending_seconds * 1000),
@@ -79,9 +80,9 @@ def make_services(settings: SimulatorSettings, clock: Clock) -> Services:
         random=fault_random,
         counters=Counters(),
     )
-    services.streams = Streams(services, faults)
-    world.on_update = services.streams.publish
-    world.prices.on_tick = services.streams.tick
+    streams = services.streams = Streams(services, faults)
+    world.on_update = streams.publish
+    world.prices.on_tick = streams.tick
     return services
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from aiohttp import web
 
@@ -20,9 +20,6 @@ from bridge.simulator.alpaca.rates import Rates
 from bridge.simulator.alpaca.settings import SimulatorSettings
 from bridge.simulator.alpaca.watchlists import Watchlists
 from bridge.simulator.alpaca.world import World
-
-if TYPE_CHECKING:
-    from bridge.simulator.alpaca.streams import Streams
 
 
 @dataclass(slots=True)
@@ -38,7 +35,7 @@ class Services:
     faults: FaultHooks
     random: random.Random  # of the faults
     counters: Counters
-    streams: Streams = field(init=False)  # made last: they look at everything else
+    streams: Any = field(init=False)  # a `Streams`, made last: it looks at everything else, so it cannot be named here
 
 
 # What a handler finds in its application.

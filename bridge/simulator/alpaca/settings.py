@@ -20,6 +20,8 @@ class SimulatorSettings:
     users: int = 3
     # Prices: "walk" (seeded random walk), "frozen", or the path of a CSV file `time_ms,symbol,bid,ask` to replay.
     prices: str = "walk"
+    # Symbols in that file which another broker replays.
+    strangers: frozenset[str] = frozenset()
     # Multiplies how fast prices (and a CSV replay) move; requests, pings and budgets keep real time.
     speed: float = 1.0
     # Trading API requests per account and minute (reference/alpaca.md §1.6).

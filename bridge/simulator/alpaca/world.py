@@ -50,6 +50,7 @@ class WorldSettings:
 
     users: int = 3
     prices: str = "walk"
+    strangers: frozenset[str] = frozenset()  # symbols of another broker that replays the same file
     speed: float = 1.0
     partial_fill_share: float = 0.1
     pending_ms: int = 0
@@ -66,7 +67,13 @@ class World:
         self._stamps = Stamps(rng)
         self.catalogue = Catalogue()
         self.prices = Prices(
-            self.catalogue, rng, self._stamps, source=settings.prices, speed=settings.speed, now_ms=now_ms
+            self.catalogue,
+            rng,
+            self._stamps,
+            source=settings.prices,
+            speed=settings.speed,
+            now_ms=now_ms,
+            strangers=settings.strangers,
         )
         self.desk = Desk(
             self.catalogue,

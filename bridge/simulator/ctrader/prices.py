@@ -69,7 +69,17 @@ class Row:
 class Prices:
     """All quotes of the world and their recent history."""
 
-    def __init__(self, world: World, rng: random.Random, clock: Clock, *, source: str, speed: float, seed: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        rng: random.Random,
+        clock: Clock,
+        *,
+        source: str,
+        speed: float,
+        seed: int,
+        strangers: frozenset[str] = frozenset(),
+    ) -> None:
         self._world = world
         self._rng = rng
         self._clock = clock
@@ -78,7 +88,7 @@ class Prices:
         self.frozen = source == "frozen"
         self._speed = speed
         self._walks = {terms.name: _first_walk(terms) for terms in SYMBOLS}
-        self._replay = read_csv(Path(source)) if source not in ("walk", "frozen") else None
+        self._replay = read_csv(Path(source), strangers) if source not in ("walk", "frozen") else None
         self._replay_ms = 0.0
         self.ticks: dict[tuple[str, int], deque[Tick]] = {}
         self.bars = BarBook(seed)
@@ -201,9 +211,10 @@ class Prices:
             self.set_quote(row.symbol, row.bid, row.ask)
 
 
-def read_csv(path: Path) -> deque[Row]:
+def read_csv(path: Path, strangers: frozenset[str] = frozenset()) -> deque[Row]:
     """Rows `time_ms,symbol,bid,ask` in time order, times made relative to the first; a header line is skipped.
 
+    `strangers`: symbols of another broker that replays the same file; their rows only count for the time of the first.
     The file is read whole. Raises OSError when it cannot be read, InvalidInput naming the line that is wrong.
     """
     rows: deque[Row] = deque()
@@ -216,11 +227,13 @@ def read_csv(path: Path) -> deque[Row]:
                 at_ms, symbol, bid, ask = int(line[0]), line[1].strip(), Decimal(line[2]), Decimal(line[3])
             except (IndexError, ValueError, InvalidOperation) as cause:
                 raise InvalidInput(f"{path.name} line {number}: expected time_ms,symbol,bid,ask") from cause
+            first = at_ms if first is None else first
+            if symbol in strangers:
+                continue
             if symbol not in TERMS_BY_NAME:
                 raise InvalidInput(f"{path.name} line {number}: no symbol {symbol}")
             if _points(symbol, "bid", bid) > _points(symbol, "ask", ask):
                 raise InvalidInput(f"{path.name} line {number}: bid above ask")
-            first = at_ms if first is None else first
             rows.append(Row(at_ms - first, symbol, bid, ask))
     return rows
 

@@ -76,7 +76,15 @@ def make_services(settings: SimulatorSettings, clock: Clock, faults: FaultHooks)
     engine_random, price_random, fault_random = (random.Random(settings.seed * 3 + index) for index in range(3))
     counters = Counters()
     world = World(settings.users, settings.deposit, engine_random, clock.now_ms())
-    prices = Prices(world, price_random, clock, source=settings.prices, speed=settings.speed, seed=settings.seed)
+    prices = Prices(
+        world,
+        price_random,
+        clock,
+        source=settings.prices,
+        speed=settings.speed,
+        seed=settings.seed,
+        strangers=settings.strangers,
+    )
     spots = SpotBoard(counters, prices.latest, prices.bars.live)
     depth = DepthBoard()
     hub = Hub(spots, depth)
