@@ -1,0 +1,191 @@
+"""The steps that make an account live, and those that keep it true: listen, read, judge, swap, follow.
+
+Invariant: the stream is listened to before anything is read, so that nothing happens unheard in between (alpaca.md
+§2.3); updates that come during a reading are applied at once and once more to the reading that is accepted, as far as
+it does not hold them; the mirror changes from the old content to the new in one step, without an await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+
+from bridge.brokers.alpaca import credential as credentials
+from bridge.brokers.alpaca import faults, normalize
+from bridge.brokers.alpaca.budget import Priority
+from bridge.brokers.alpaca.differences import Contents, doubtful, lost_events
+from bridge.brokers.alpaca.hub import AccountHub, not_live
+from bridge.brokers.alpaca.instruments import AssetClass
+from bridge.brokers.alpaca.members import Login
+from bridge.brokers.alpaca.pricing import take_prices
+from bridge.brokers.alpaca.reading import Reading, Verdict, judge
+from bridge.brokers.alpaca.snapshot import Assembled, assemble, missing_orders, with_updates
+from bridge.brokers.alpaca.stream import TradingStream
+from bridge.brokers.base import BrokerFault, ReasonCode, Stage
+from core.errors import ProtocolViolation
+from core.reconcile import rebuild
+
+
+async def make_live(hub: AccountHub, login: Login) -> None:
+    """Open the account's stream, read it, feed it prices. Raises BrokerFault; then nothing stays open."""
+    context = hub.context
+    blocked = hub.pace.blocked(context.clock.monotonic())
+    if blocked is not None:
+        raise blocked
+    if hub.closing is not None:
+        await asyncio.wait([hub.closing])  # the account has one slot, and our own last stream may still be in it
+        hub.closing = None
+    hub.serve(login)
+    stream = hub.stream = TradingStream(hub, context.settings, context.clock, context.stats)
+    try:
+        await _open(hub, stream, login)
+        hub.tell_stage(Stage.SYNCING)
+        await _synchronise(hub, stream, Priority.LOGIN)
+        await describe(hub)
+        if not stream.up:
+            raise _cut(hub)
+        hub.pace.up(context.clock.monotonic())
+        hub.live = True
+        hub.upkeep.read()
+        hub.follow()
+    finally:
+        if not hub.live:
+            hub.stream = None
+            await stream.close()
+
+
+async def _open(hub: AccountHub, stream: TradingStream, login: Login) -> None:
+    """Raises a shared BrokerFault that says when to try again."""
+    context = hub.context
+    greeting = orjson.dumps(credentials.stream_auth(login.credential))
+    try:
+        await stream.open(context.dialer, context.settings.stream_url(hub.environment), greeting)
+    except BrokerFault as fault:
+        context.stats.count(f"dials_failed.{fault.reason.code}")
+        raise hub.pace.lost(fault, context.clock.monotonic()) from fault
+
+
+async def read_live(hub: AccountHub, priority: Priority) -> int:
+    """Compare a live account with a reading and repair it. Returns the number of lost events. Raises BrokerFault."""
+    stream = hub.stream
+    if stream is None or not hub.live:
+        raise not_live()
+    lost = await _synchronise(hub, stream, priority)
+    hub.context.stats.count("reconciles" if priority is Priority.RECONCILE else "readings")
+    if lost:
+        hub.context.stats.count("lost_events", lost)
+    await describe(hub)
+    if hub.live:
+        hub.upkeep.read()
+        hub.follow()
+    return lost
+
+
+async def _synchronise(hub: AccountHub, stream: TradingStream, priority: Priority) -> int:
+    """Read until a reading holds together, and make the mirror equal to it. Returns the number of lost events."""
+    settings, stats = hub.context.settings, hub.context.stats
+    delay_s, doubted = settings.lag_first_s, False
+    try:
+        for tries_left in reversed(range(settings.reading_tries)):
+            hub.buffer, hub.overflowed = [], False
+            reading = await hub.requests.reading(priority, hub.memory)
+            if not stream.up:
+                raise _cut(hub)
+            _check_account(hub, reading)
+            verdict = _judge(hub, reading)
+            if hub.overflowed:
+                stats.count("buffer_overflows")
+            elif verdict is Verdict.ACCEPT or not tries_left:
+                assembled = _assemble(hub, reading)
+                if doubted or not doubtful(hub.mirror, assembled.snapshot):
+                    return _swap(hub, reading, assembled)
+                doubted = True
+                stats.count("readings.doubted")
+                await asyncio.sleep(settings.confirm_delay_s if hub.live else 0.0)
+                continue
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, settings.lag_cap_s)
+    finally:
+        hub.buffer = None
+    raise faults.transient(ReasonCode.SNAPSHOT_REFUSED, "The account changes too fast to be read; it is tried again.")
+
+
+def _check_account(hub: AccountHub, reading: Reading) -> None:
+    """Whose account is it, and is there one still? Raises BrokerFault."""
+    try:
+        foreign, closed = normalize.account_id(reading.account) != hub.account_id, normalize.closed(reading.account)
+    except ProtocolViolation as error:
+        hub.context.stats.count("quarantined")
+        raise faults.snapshot_refused() from error
+    if foreign:
+        hub.context.stats.count("foreign_events")
+        raise faults.foreign_account()
+    if closed:
+        raise faults.account_closed()
+
+
+def _judge(hub: AccountHub, reading: Reading) -> Verdict:
+    try:
+        missing = missing_orders(reading, hub.mirror)
+    except ProtocolViolation as error:
+        hub.context.stats.count("quarantined")
+        raise faults.snapshot_refused() from error
+    verdict = judge(reading, hub.memory, missing, hub.context.clock.monotonic())
+    hub.memory.shown(reading)
+    hub.context.stats.count(f"readings.{verdict.name.lower()}")
+    return verdict
+
+
+def _assemble(hub: AccountHub, reading: Reading) -> Assembled:
+    try:
+        assembled = assemble(reading, hub.mirror, hub.assets, hub.memory)
+    except ProtocolViolation as error:
+        hub.context.stats.count("quarantined")
+        raise faults.snapshot_refused() from error
+    if assembled.left_out:
+        hub.context.stats.count("orders_left_out", assembled.left_out)
+    return assembled
+
+
+def _swap(hub: AccountHub, reading: Reading, assembled: Assembled) -> int:
+    """The mirror becomes the reading, with what the stream said meanwhile. No await in here."""
+    context, mirror, memory = hub.context, hub.mirror, hub.memory
+    now, buffered = context.clock.monotonic(), hub.buffer or []
+    before = Contents.of(mirror)
+    try:
+        snapshot = with_updates(assembled.snapshot, buffered, reading, mirror, hub.assets, memory)
+    except ProtocolViolation as error:
+        context.stats.count("quarantined")
+        raise faults.snapshot_refused() from error
+    missing = rebuild(mirror, snapshot, (), context.clock.now_ms())
+    recovered = memory.accept(reading, hub.assets, now)
+    for fill in recovered:
+        mirror.note_fill(fill)
+    context.stats.count("fills_recovered", len(recovered))
+    context.stats.count("fills", len(recovered))
+    take_prices(mirror, hub.following, assembled.prices, now - context.settings.slow_poll_s)
+    return lost_events(before, missing)
+
+
+async def describe(hub: AccountHub) -> None:
+    """Ask what crypto is called that only positions told of: its price stream wants the slash. A failure is no harm."""
+    mirror = hub.mirror
+    held = {each.instrument_id for each in mirror.positions.values()}
+    held.update(each.instrument_id for each in mirror.orders.values())
+    for instrument_id in hub.assets.undescribed(held):
+        if hub.assets.asset_class(instrument_id) is not AssetClass.CRYPTO:
+            continue
+        try:
+            asset = await hub.requests.asset(instrument_id, Priority.POLL)
+            if asset is not None:
+                hub.assets.of_asset(asset)
+                mirror.mark_dirty()
+        except (BrokerFault, ProtocolViolation):
+            hub.context.stats.count("assets_failed")
+
+
+def _cut(hub: AccountHub) -> BrokerFault:
+    """The stream ended while the account was read."""
+    fault = faults.transient(ReasonCode.CONNECTION_LOST, "The connection to the broker was lost.")
+    return hub.pace.lost(fault, hub.context.clock.monotonic())
