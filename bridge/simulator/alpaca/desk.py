@@ -61,6 +61,7 @@ class Desk:
         *,
         partial_fill_share: float,
         crypto_fee: Decimal,
+        now_ms: int,
     ) -> None:
         self.catalogue = catalogue
         self.prices = prices
@@ -69,7 +70,7 @@ class Desk:
         self.on_update: OnUpdate = lambda account_id, payload: None
         self.accounts: dict[str, Account] = {}
         self.state = "open"
-        self.now_ms = 0
+        self.now_ms = now_ms
         self.combos: dict[str, tuple[Account, Order]] = {}  # mleg orders that wait for their net price
         self.pending: dict[str, tuple[Account, Order]] = {}  # orders whose cancel or replace takes effect later
         self.next_expiry_ms: int | None = None
@@ -80,7 +81,7 @@ class Desk:
         self._engine.add_market(MARKET, MarketSettings(queue_when_closed=True, partial_fill_chance=partial_fill_share))
         for asset in catalogue.assets:
             self._engine.add_listing(MARKET, asset.listing())
-            self.offer(prices.offers[asset.id], 0)
+            self.offer(prices.offers[asset.id], now_ms)
         prices.on_offer = self.offer
 
     def open_account(self, account: Account, now_ms: int) -> None:

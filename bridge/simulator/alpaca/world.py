@@ -82,8 +82,8 @@ class World:
             rng,
             partial_fill_share=settings.partial_fill_share,
             crypto_fee=settings.crypto_fee,
+            now_ms=now_ms,
         )
-        self.desk.now_ms = now_ms
         self._hours = Hours(self.desk, now_ms)
         self.accounts: dict[str, Account] = self.desk.accounts
         self.of_user: dict[int, list[Account]] = {}

@@ -18,13 +18,14 @@ from aiohttp import web
 from bridge.simulator.alpaca.access import Caller
 from bridge.simulator.alpaca.hooks import RestCall
 from bridge.simulator.alpaca.rates import Standing
-from bridge.simulator.alpaca.refusals import ApiRefusal, missing
+from bridge.simulator.alpaca.refusals import ApiRefusal, malformed, missing
 from bridge.simulator.alpaca.rest.exact import read_object
 from bridge.simulator.alpaca.services import ENVIRONMENT, SERVICES, Services
 from bridge.simulator.alpaca.watchlists import Watchlists
 from bridge.simulator.alpaca.world import Account, World
 
 MAX_BODY_BYTES = 1 << 20
+MAX_QUERY_VALUE = 2_048  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ def _answer(
             raise ApiRefusal(429, 42910000, "too many requests.")
         if scope is not None and not caller.may(scope):
             raise ApiRefusal(403, 40310000, f"the token lacks the scope {scope}")
+        if any(len(value) > MAX_QUERY_VALUE for value in call.request.query.values()):
+            raise malformed("a query parameter is too long")
         answer = handler(
             Ask(
                 services.world,
