@@ -16,6 +16,8 @@ from bridge.api.jwks import KeySet
 from bridge.api.keys import ApiKey, KeyRing
 from bridge.api.user_tokens import SharedSecret, UserTokens
 from bridge.audit.log import LoggedAudit
+from bridge.brokers.alpaca.broker import AlpacaBroker
+from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.base import Broker
 from bridge.brokers.ctrader.broker import CtraderBroker
 from bridge.brokers.ctrader.settings import CtraderSettings
@@ -37,12 +39,13 @@ from bridge.db.database import Database
 from bridge.foundation import FOR_RECORDS, Foundation
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler
+from core.secret import Secret
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
 
 DEFAULT_BROKER = "ctrader"  # where a caller of the older routes names none
-BROKERS = ("ctrader",)  # every broker that this version knows, configured or not
+BROKERS = ("ctrader", "alpaca")  # every broker that this version knows, configured or not
 
 
 def stores_of(settings: Settings, clock: Clock) -> list[Store]:
@@ -71,13 +74,21 @@ def _store(name: str, settings: Settings, foundation: Foundation, clock: Clock) 
 
 
 def build_brokers(settings: Settings, clock: Clock, rng: random.Random) -> dict[str, Broker]:
-    """The brokers that an application is configured for, by name."""
+    """The brokers that sessions can start at, by name."""
+    brokers: dict[str, Broker] = {}
     if settings.ctrader_client_id is None or settings.ctrader_client_secret is None:
-        log.warning("no cTrader application is configured, no session can start; set CTRADER_CLIENT_ID and _SECRET")
-        return {}
-    ctrader = CtraderSettings(
-        client_id=settings.ctrader_client_id,
-        client_secret=settings.ctrader_client_secret,
+        log.warning("no cTrader application: no session can start there; set CTRADER_CLIENT_ID and _SECRET")
+    else:
+        application = settings.ctrader_client_id, settings.ctrader_client_secret
+        brokers["ctrader"] = CtraderBroker(_ctrader(settings, *application), clock, rng)
+    brokers["alpaca"] = AlpacaBroker(_alpaca(settings), clock, rng)
+    return brokers
+
+
+def _ctrader(settings: Settings, client_id: str, client_secret: Secret) -> CtraderSettings:
+    return CtraderSettings(
+        client_id=client_id,
+        client_secret=client_secret,
         live_url=settings.ctrader_live_url,
         demo_url=settings.ctrader_demo_url,
         auth_url=settings.ctrader_auth_url,
@@ -87,7 +98,25 @@ def build_brokers(settings: Settings, clock: Clock, rng: random.Random) -> dict[
         requests_per_second=settings.ctrader_requests_per_second,
         history_requests_per_second=settings.ctrader_history_requests_per_second,
     )
-    return {"ctrader": CtraderBroker(ctrader, clock, rng)}
+
+
+def _alpaca(settings: Settings) -> AlpacaSettings:
+    return AlpacaSettings(
+        live_url=settings.alpaca_live_url,
+        paper_url=settings.alpaca_paper_url,
+        live_stream_url=settings.alpaca_live_stream_url,
+        paper_stream_url=settings.alpaca_paper_stream_url,
+        data_url=settings.alpaca_data_url,
+        data_feed=settings.alpaca_data_feed,
+        data_key_id=settings.alpaca_data_key_id,
+        data_secret=settings.alpaca_data_secret_key,
+        client_id=settings.alpaca_client_id,
+        client_secret=settings.alpaca_client_secret,
+        auth_url=settings.alpaca_auth_url,
+        token_url=settings.alpaca_token_url,
+        requests_per_minute=settings.alpaca_requests_per_minute,
+        poll_s=settings.alpaca_poll_seconds,
+    )
 
 
 def build_keys(settings: Settings) -> KeyRing | None:

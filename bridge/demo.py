@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from dotenv import dotenv_values
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -33,13 +34,24 @@ from core.secret import Secret
 from core.user_key import UserKeyScheme
 
 USERS = ("user-1", "user-2", "user-3")
-SYMBOL = "EURUSD"
 LIVE_WITHIN_S = 30.0
 CALL_S = 5.0
 TERMINAL_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
 TRADE_EVERY_S = 2.0
-COLUMNS = ("user", "account", "status", "freshness", "balance", "equity", "P&L", "positions", "flushes", "events")
+COLUMNS = (
+    "user",
+    "broker",
+    "account",
+    "status",
+    "freshness",
+    "balance",
+    "equity",
+    "P&L",
+    "positions",
+    "flushes",
+    "events",
+)
 LEAST_NEEDED = ("P&L", "account", "flushes", "events", "positions", "balance")
 
 
@@ -56,9 +68,10 @@ class DemoKeys:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One user as shown."""
+    """One user's session at one broker as shown."""
 
     user: str
+    broker: str
     record: Mapping[str, Any] | None
     events: int
 
@@ -68,17 +81,18 @@ class Row:
         return self.record is not None and self.record.get("status") == "live" and self.record.get("fresh") is True
 
     def cells(self) -> list[str]:
-        """user, account, status, freshness, balance, equity, P&L, positions, flushes, events."""
+        """user, broker, account, status, freshness, balance, equity, P&L, positions, flushes, events."""
         record = self.record or {}
         age = record.get("ageMs")
         fresh = "-" if age is None else f"{'fresh' if record.get('fresh') else 'STALE'} {age / 1000:.1f} s"
         balance, *money = [self._money(record, name) for name in ("balance", "equity", "unrealizedPnl")]
         balance = f"{balance} {record.get('currency') or ''}".rstrip()
         positions = record.get("positions")
-        account, status = str(record.get("accountId") or "-"), str(record.get("status") or "-")
+        account = str(record.get("login") or record.get("accountId") or "-")
+        status = str(record.get("status") or "-")
         held = "-" if positions is None else str(len(positions))
         counts = str(record.get("version") or 0), str(self.events)
-        return [self.user, account, status, fresh, balance, *money, held, *counts]
+        return [self.user, self.broker, account, status, fresh, balance, *money, held, *counts]
 
     @staticmethod
     def _money(record: Mapping[str, Any], name: str) -> str:
@@ -97,7 +111,9 @@ class Demo:
         self._url = self._admin = ""
         self._rng = random.Random(1)
         self._stop = asyncio.Event()
+        self._sessions: list[tuple[str, str]] = []  # user and broker
         self._user_keys: dict[str, str] = {}
+        self._first_orders: dict[str, Mapping[str, Any]] = {}  # of each account: a symbol and a size that it can trade
         self._http: aiohttp.ClientSession
 
     async def run(self) -> int:
@@ -135,21 +151,24 @@ class Demo:
 
     async def _store_credentials(self, simulator: Simulated) -> None:
         """Hand the users' tokens to the bridge as the app's server would; it seals them."""
-        users = orjson.loads(await asyncio.to_thread(simulator.credentials.read_bytes))["users"]
-        for user, brokers in users.items():
+        for user, brokers in simulator.users.items():
             for broker, credentials in brokers.items():
                 body = {"userId": user, "broker": broker, "credentials": credentials}
                 await self._api("PUT", "/api/credentials", app=True, body=body)
 
     async def _start_simulator(self, stack: AsyncExitStack, folder: Path) -> Simulated:
-        kinds = ("ctrader", "ctrader-live", "ctrader-tls", "alpaca", "alpaca-live", "admin")
-        ports = [f"--{kind}-port=0" for kind in kinds]
-        flags = ["--users", str(len(USERS)), "--seed", "7", "--credentials", str(folder / "credentials.json")]
-        child = await Child.start("simulator", ["simulate", *ports, *flags], env=_surroundings(), folder=folder)
+        credentials, variables = folder / "credentials.json", folder / "bridge.env"
+        flags = ["--free-ports", "--users", str(len(USERS)), "--seed", "7"]
+        files = ["--credentials", str(credentials), "--env", str(variables)]
+        child = await Child.start("simulator", ["simulate", *flags, *files], env=_surroundings(), folder=folder)
         stack.push_async_callback(child.stop)
         found = await child.ready(lambda line: orjson.loads(line) if line.startswith("{") else None)
         self._admin = f"http://127.0.0.1:{found['admin']}/sim"
-        return Simulated(child, found["ctrader"], found["ctraderLive"], folder / "credentials.json")
+        users = orjson.loads(await asyncio.to_thread(credentials.read_bytes))["users"]
+        env = {name: value for name, value in dotenv_values(variables).items() if value is not None}
+        if not self._memory:
+            env.pop("BRIDGE_CREDENTIALS_FILE", None)  # they are sealed in the vault instead
+        return Simulated(child, users, env)
 
     async def _start_bridge(
         self, stack: AsyncExitStack, folder: Path, simulator: Simulated, stores: Mapping[str, str]
@@ -157,25 +176,19 @@ class Demo:
         port = self._port or free_port()  # its public address must be known before it runs
         settings = {
             **stores,
+            **simulator.env,
             "PORT": str(port),
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
             "OAUTH_RETURN_URLS": f"http://127.0.0.1:{port}/docs",
             "HOST": "127.0.0.1",
             "API_KEY_SECRET": self._keys.secret.reveal(),
             "API_KEYS": self._keys.entries,
-            "CTRADER_CLIENT_ID": "sim-client",
-            "CTRADER_CLIENT_SECRET": "sim-secret",
-            "CTRADER_DEMO_URL": f"ws://127.0.0.1:{simulator.port}",
-            "CTRADER_LIVE_URL": f"ws://127.0.0.1:{simulator.live_port}",
-            "CTRADER_AUTH_URL": self._admin.replace("/sim", "/apps/auth"),
-            "CTRADER_TOKEN_URL": self._admin.replace("/sim", "/apps/token"),
             "LOG_FORMAT": "json",
         }
-        if self._memory:
-            settings["BRIDGE_CREDENTIALS_FILE"] = str(simulator.credentials)
         child = await Child.start("bridge", ["serve"], env={**_surroundings(), **settings}, folder=folder)
         stack.push_async_callback(child.stop)
         self._url = await child.ready(_url_of)
+        self._sessions = [(user, broker) for user in USERS for broker in simulator.users[user]]
         self._introduce()
         return child
 
@@ -191,7 +204,11 @@ class Demo:
             "try:",
             f"  curl {self._url}/health",
             f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions",
-            f"  curl -H 'Authorization: Bearer {app}' -H 'X-User-Id: {USERS[0]}' {self._url}/account",
+            *(
+                f"  curl -H 'Authorization: Bearer {app}' -H 'X-User-Id: {user}' '{self._url}/account?broker={broker}'"
+                for user, broker in self._sessions
+                if user == USERS[0]
+            ),
             f"  curl -H 'Authorization: Bearer {ops}' {self._url}/api/sessions/{first}/explain",
             f"and what the simulated broker itself believes: {self._admin}/accounts, {self._admin}/truth/<accountId>",
         ):
@@ -202,8 +219,8 @@ class Demo:
         tasks = Tasks("demo")
         endings = [tasks.start(child.drain_output(), name=child.name) for child in children]
         try:
-            for user in USERS:
-                body = {"userId": user, "broker": "ctrader"}
+            for user, broker in self._sessions:
+                body = {"userId": user, "broker": broker}
                 self._user_keys[user] = (await self._api("POST", "/api/start-session", app=True, body=body))["userKey"]
             await self._until_live()
             shown = await self._watch(lambda: any(ending.done() for ending in endings))
@@ -212,7 +229,7 @@ class Demo:
                 raise DemoFailed(f"{ended[0].name} ended unexpectedly\n{ended[0].tail()}")
         finally:
             await tasks.close()
-        weak = [row.user for row in shown if not row.live]
+        weak = [f"{row.user} at {row.broker}" for row in shown if not row.live]
         if self._seconds is not None and weak:
             raise DemoFailed(f"not live and fresh at the end: {', '.join(weak)}\n{children[1].tail()}")
         print(f"all {len(USERS)} users live and fresh" if not weak else "ended")
@@ -224,7 +241,7 @@ class Demo:
                 while not all(row.live for row in await self._rows()) and not self._stop.is_set():
                     await self._pause(0.2)
         except TimeoutError:
-            states = ", ".join(" ".join(row.cells()[:3]) for row in await self._rows())
+            states = ", ".join(" ".join(row.cells()[:4]) for row in await self._rows())
             raise DemoFailed(f"not all users were live within {LIVE_WITHIN_S:g} s: {states}") from None
 
     async def _watch(self, broken: Callable[[], bool]) -> list[Row]:
@@ -264,10 +281,10 @@ class Demo:
         listing = await self._api("GET", "/api/sessions")
         events = {(view["userKey"], view["accountId"]): view["events"] for view in listing["sessions"]}
         rows = []
-        for user in USERS:
-            record = await self._api("GET", "/account", app=True, user=user, missing=True)
+        for user, broker in self._sessions:
+            record = await self._api("GET", f"/account?broker={broker}", app=True, user=user, missing=True)
             shown = (self._user_keys.get(user), (record or {}).get("accountId"))  # a visitor may start further accounts
-            rows.append(Row(user, record, events.get(shown, 0)))
+            rows.append(Row(user, broker, record, events.get(shown, 0)))
         return rows
 
     async def _trade(self, rows: list[Row]) -> None:
@@ -277,11 +294,21 @@ class Demo:
         account, held = record.get("accountId"), record.get("positions") or []
         if account is None:
             return
+        if account not in self._first_orders:
+            self._first_orders = {str(each["accountId"]): each["example"] for each in await self._accounts()}
         if len(held) >= 4 or (held and self._rng.random() < 0.3):
             await self._sim(f"/accounts/{account}/close", {"positionId": self._rng.choice(held)["id"]})
         else:
-            order = {"symbol": SYMBOL, "side": self._rng.choice(("buy", "sell")), "type": "market"}
-            await self._sim(f"/accounts/{account}/order", {**order, "units": 1000 * self._rng.randint(1, 20)})
+            example = self._first_orders[account]
+            units = example["units"] * self._rng.randint(1, 20)
+            order = {"symbol": example["symbol"], "side": self._rng.choice(("buy", "sell")), "type": "market"}
+            await self._sim(f"/accounts/{account}/order", {**order, "units": units})
+
+    async def _accounts(self) -> list[Mapping[str, Any]]:
+        """All accounts that the simulated brokers have."""
+        async with self._http.get(f"{self._admin}/accounts") as answer:
+            accounts: list[Mapping[str, Any]] = orjson.loads(await answer.read())["accounts"]
+            return accounts
 
     async def _api(
         self, method: str, path: str, *, app: bool = False, user: str = "", body: Any = None, missing: bool = False
@@ -307,9 +334,8 @@ class Simulated:
     """The running simulator."""
 
     child: Child
-    port: int
-    live_port: int
-    credentials: Path
+    users: Mapping[str, Mapping[str, Mapping[str, str]]]  # credentials by user and broker
+    env: Mapping[str, str]  # what a bridge needs to be told to use it
 
 
 class _Nothing:
@@ -333,7 +359,7 @@ def _table(rows: list[Row], width: int) -> Table:
         shown.remove(dispensable)
     table = Table(title="accounts as the cache has them (Ctrl-C ends)", box=None, pad_edge=False, collapse_padding=True)
     for number in shown:
-        table.add_column(COLUMNS[number], justify="right" if number >= 4 else "left", no_wrap=True)
+        table.add_column(COLUMNS[number], justify="right" if number >= 5 else "left", no_wrap=True)
     for row, text in zip(rows, cells, strict=True):
         table.add_row(*(text[number] for number in shown), style=None if row.live else "yellow")
     return table

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--alpaca-port", type=_port, default=15040, help="Alpaca paper: REST and streams; 0 = any free")
     add("--alpaca-live-port", type=_port, default=15041, help="Alpaca live: REST and streams; 0 = any free")
     add("--admin-port", type=_port, default=15090, help="admin HTTP and cTrader's OAuth pages; 0 = any free")
+    add("--free-ports", action="store_true", help="take any free port for everything")
     add("--seed", type=int, default=defaults.seed, help="same seed, same prices (default %(default)s)")
     add("--users", type=_positive, default=defaults.users, help="number of users (default %(default)s)")
     add("--speed", type=_speed, default=defaults.speed, help="how fast prices move (default %(default)s)")
@@ -76,6 +77,9 @@ def main(argv: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Run with parsed flags; prints one JSON line with the ports when ready."""
+    if options.free_ports:
+        for name in (name for name in vars(options) if name.endswith("_port")):
+            setattr(options, name, 0)
     try:
         asyncio.run(_serve(options))
     except (OSError, BridgeError) as problem:

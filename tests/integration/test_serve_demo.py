@@ -25,8 +25,8 @@ async def test_the_demo_shows_three_live_users_and_ends_well():
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", process.stdout[0])
         assert any("/api/sessions" in line and "Bearer ops." in line for line in process.stdout)
         assert any("X-User-Id: user-1" in line and "Bearer app." in line for line in process.stdout)
-        for number in (1, 2, 3):
-            assert any(line.startswith(f"user-{number} |") and "| live | fresh" in line for line in process.stdout)
+        for who in (f"user-{number} | {broker} |" for number in (1, 2, 3) for broker in ("ctrader", "alpaca")):
+            assert any(line.startswith(who) and "| live | fresh" in line for line in process.stdout), who
         assert process.stdout[-1] == "all 3 users live and fresh"
         assert not any(child.is_running() for child in born)
 

@@ -26,7 +26,7 @@ class Actions:
         self.services = services
 
     def accounts(self) -> list[dict[str, Any]]:
-        """Every account with its user and environment."""
+        """Every account with its user and environment, and an `example` of what it can trade and how little of it."""
         return [
             {
                 "accountId": account.id,
@@ -36,6 +36,7 @@ class Actions:
                 "environment": "live" if account.environment == "live" else "demo",
                 "currency": account.currency,
                 "moneyDigits": 2,
+                "example": {"symbol": "AAPL", "units": 1},
             }
             for account in self.services.world.accounts.values()
         ]

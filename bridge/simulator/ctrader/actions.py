@@ -254,7 +254,7 @@ class Actions:
         return self.services.counters.as_json(len(self.services.hub.connections))
 
     def accounts(self) -> list[dict[str, Any]]:
-        """Every account with its user, server and terms."""
+        """Every account with its user, server and terms, and an `example` of what it can trade and how little of it."""
         rows = []
         for account in self.services.world.accounts.values():
             settings = self._engine.account(account.key).settings
@@ -272,6 +272,7 @@ class Actions:
                     "type": settings.type.value,
                     "leverage": int(settings.leverage),
                     "connections": len(self.services.hub.listeners(account.id)),
+                    "example": {"symbol": "EURUSD", "units": 1000},
                 }
             )
         return rows
