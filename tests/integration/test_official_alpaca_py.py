@@ -14,6 +14,7 @@ from tests.support.waiting import eventually
 
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "official_alpaca_script.py"
 KEYS = {"key": "SIMKEY1", "secret": "sim-alpaca-secret-1"}
+CENT = Decimal("0.01")
 HELD = {"AAPL": "10", "SPY": "2", "MSFT": "4", "F": "3"}
 
 pytestmark = pytest.mark.slow  # the client waits at least half a second before it connects again
@@ -117,15 +118,16 @@ async def test_alpaca_py_passes_a_session_when_it_talks_to_the_simulator(
 
         rich = await client.next()
         assert (rich["bracket"]["class"], rich["bracket"]["status"]) == ("bracket", "filled")
-        assert sorted((leg["type"], leg["status"]) for leg in rich["legs"]) == [("limit", "new"), ("stop", "held")]
+        assert sorted((leg["type"], leg["status"]) for leg in rich["legs"]) == [("limit", "new"), ("stop", "new")]
         assert rich["heldForOrders"][:2] == [403, 40310000]
         percent, high, stop = (Decimal(value) for value in rich["trailing"])
-        assert (percent, stop) == (2, (high * Decimal("0.98")).quantize(Decimal("0.01")))
-        simulator.actions.quote("MSFT", low - 1)
+        assert (percent, stop) == (2, high * Decimal("0.98"))
+        simulator.actions.quote("MSFT", price=low - 1)
 
         filled = await client.next()
-        assert filled["filled"] == [float(low - 1), "filled", str(low)]
-        assert filled["open"] == [["AAPL", 0], ["SPY", 1]]
+        assert filled["filled"][:2] == [float(low - 1), "filled"]
+        assert Decimal(filled["filled"][2]) == low
+        assert filled["open"] == [["AAPL", 0], ["SPY", 0], ["SPY", 0]]  # the bracket's entry is filled and gone
         assert filled["flat"] == ["AAPL", "SPY", "SPY"]
 
         assert await client.next() == {"ready": True}
@@ -136,9 +138,9 @@ async def test_alpaca_py_passes_a_session_when_it_talks_to_the_simulator(
 
         standing = await client.next()
         truth = simulator.actions.truth(account)
-        assert Decimal(standing["account"][0]) == Decimal(truth["balance"])
-        assert Decimal(standing["account"][1]) == Decimal(truth["equity"])
-        assert Decimal(standing["account"][2]) == Decimal(truth["usedMargin"])
+        assert Decimal(standing["account"][0]) == Decimal(str(truth["balance"]))
+        assert Decimal(standing["account"][1]) == Decimal(str(truth["equity"]))
+        assert Decimal(standing["account"][2]) == Decimal(str(truth["usedMargin"]))
         assert {each["symbol"]: each["qty"] for each in standing["positions"]} == HELD
         assert same_positions(standing["positions"], truth["positions"])
         assert sorted(standing["orders"]) == sorted(order["id"] for order in truth["orders"])
@@ -149,8 +151,8 @@ async def test_alpaca_py_passes_a_session_when_it_talks_to_the_simulator(
         assert closed["open"] == []
         truth = simulator.actions.truth(account)
         assert truth["positions"] == []
-        assert Decimal(closed["account"][0]) == Decimal(closed["account"][1]) == Decimal(truth["balance"])
-        assert cash_of(closed["fills"]) == Decimal(truth["balance"])
+        assert Decimal(closed["account"][0]) == Decimal(closed["account"][1]) == Decimal(str(truth["balance"]))
+        assert cash_of(closed["fills"]) == Decimal(str(truth["balance"]))
         assert closed["pages"] == [fill[4] for fill in reversed(closed["fills"])][:6]
         assert closed["stopped"] is True
         await client.end()
@@ -195,18 +197,15 @@ async def test_alpaca_py_gets_quotes_trades_and_bars_when_it_reads_the_stock_dat
         assert await client.next() == {"streaming": True}
         await subscribed()
         for symbol in ("AAPL", "MSFT", "SPY"):
-            simulator.actions.quote(symbol, price)
+            simulator.actions.quote(symbol, price=price, bid=price - CENT, ask=price + CENT)
         seen = await client.next()
-        bid, ask, aware = seen["quote"]
-        assert bid < ask
-        assert bid <= float(price) <= ask
-        assert aware is True
+        assert seen["quote"] == [float(price - CENT), float(price + CENT), True]
         assert seen["trade"][:2] == [float(price), True]
         assert abs(seen["trade"][2] * 1000 - simulator.services.clock.now_ms()) < 60_000
         assert seen["trade"][3] > 0
         assert seen["uninvited"] == []
 
-        simulator.actions.quote("AAPL", price + 1)  # the minute of these two prices ends within a second
+        simulator.actions.quote("AAPL", price=price + 1)  # the minute of these two prices ends within a second
         bar = await client.next()
         assert bar["bar"] == [True, float(price + 1), bar["bar"][2]]
         assert bar["bar"][2] >= 1
@@ -215,7 +214,7 @@ async def test_alpaca_py_gets_quotes_trades_and_bars_when_it_reads_the_stock_dat
         assert await client.next() == {"streaming": True}
         await subscribed()
         for symbol in ("MSFT", "AAPL"):
-            simulator.actions.quote(symbol, price + 2)
+            simulator.actions.quote(symbol, price=price + 2)
         assert await client.next() == {"after": ["AAPL"], "stopped": True}
         await client.end()
 

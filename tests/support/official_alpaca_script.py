@@ -101,7 +101,7 @@ class Heard:
         )
 
     def names(self, order):
-        return [event.event.value for event in self.events if event.order.id == order.id]
+        return [event.event for event in self.events if event.order.id == order.id]
 
 
 def order_facts(order):

@@ -78,9 +78,14 @@ def account_document(desk: Desk, account: Account) -> dict[str, Any]:
 
 
 def configure(account: Account, body: Mapping[str, Any]) -> dict[str, Any]:
-    """PATCH /v2/account/configurations: any subset. Raises ApiRefusal (422); nothing changes then."""
+    """PATCH /v2/account/configurations: any subset. Raises ApiRefusal (422); nothing changes then.
+
+    A null is no wish: `alpaca-py` sends its whole model, retired fields included.
+    """
     wanted = asdict(account.configurations)
-    for name in body:
+    for name, value in body.items():
+        if value is None:
+            continue
         if name not in wanted:
             raise malformed(f"unknown field {name}")
         wanted[name] = _setting(body, name, is_flag=isinstance(wanted[name], bool))

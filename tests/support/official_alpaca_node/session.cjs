@@ -89,10 +89,11 @@ async function orders() {
   await alpaca.cancelOrder(moved.id);
   await event(moved, "canceled");
   const bracket = await alpaca.createOrder({
-    symbol: "SPY", qty: 2, side: "buy", type: "market", time_in_force: "gtc", order_class: "bracket",
-    take_profit: { limit_price: parameters.takeProfit }, stop_loss: { stop_price: parameters.stopLoss },
+    symbol: "MSFT", qty: 2, side: "buy", type: "limit", limit_price: parameters.low, time_in_force: "gtc",
+    order_class: "bracket", take_profit: { limit_price: parameters.low + 20 },
+    stop_loss: { stop_price: parameters.low - 20, limit_price: parameters.low - 21 },
   });
-  await event(bracket, "fill");
+  await event(bracket, "new");
   const trailing = await alpaca.createOrder({
     symbol: "AAPL", qty: 5, side: "sell", type: "trailing_stop", time_in_force: "day", trail_price: "3",
   });
@@ -105,7 +106,7 @@ async function orders() {
     events: [bought, limit, moved].map(names),
     open: open.map((order) => [order.id === moved.id, order.qty, order.limit_price, order.status]),
     trailing: await alpaca.getOrder(trailing.id).then((order) => [order.trail_price, order.hwm, order.stop_price]),
-    rolled: rolled.map((order) => [order.symbol, order.type, (order.legs || []).length]),
+    rolled: rolled.map((order) => [order.symbol, order.type, (order.legs || []).map((leg) => leg.status)]),
     duplicate: await refusal(() => alpaca.createOrder({
       symbol: "MSFT", qty: 1, side: "buy", type: "market", time_in_force: "day", client_order_id: "node-1",
     })),
@@ -139,8 +140,9 @@ async function closing() {
   const closed = await alpaca.closePosition("AAPL");
   await event(closed, "fill");
   const rest = await alpaca.closeAllPositions();
+  for (const { body } of rest) await event(body, "fill");
   await until(async () => (await alpaca.getPositions()).length === 0, "a flat account");
-  const fills = await alpaca.getActivities({ activityTypes: ["FILL"], direction: "asc", pageSize: 100 });
+  const fills = await alpaca.getAccountActivities({ activityTypes: ["FILL"], direction: "asc", pageSize: 100 });
   await tell({
     cancelled: cancelled.map((each) => each.status),
     closed: [closed.symbol, closed.side, closed.qty],
