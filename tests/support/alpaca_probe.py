@@ -88,8 +88,14 @@ class Stream:
         return data
 
     async def listen(self) -> None:
-        answer = await self.ask({"action": "listen", "data": {"streams": ["trade_updates"]}})
-        assert answer == {"stream": "listening", "data": {"streams": ["trade_updates"]}}
+        """Listen, and wait for the word that one does: whatever was sent before has arrived by then."""
+        seen = self._acknowledged
+        await self.say({"action": "listen", "data": {"streams": ["trade_updates"]}})
+        await self.until(lambda: self._acknowledged > seen)
+
+    @property
+    def _acknowledged(self) -> int:
+        return self.messages.count({"stream": "listening", "data": {"streams": ["trade_updates"]}})
 
     @property
     def updates(self) -> list[dict[str, Any]]:

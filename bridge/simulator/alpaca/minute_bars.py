@@ -1,8 +1,9 @@
 """Minute and day bars out of trades, for the bar channels of the data streams. Values and decisions, no I/O.
 
 A minute bar is told when its minute is over, with the day so far beside it; a trade that comes late for the last told
-minute changes that bar, which is then told again as an updated one. Minutes without trades have no bar.
-What is told is a copy: later trades do not change it. Source: reference/alpaca.md §3.3. Prices and sizes are Decimal, times Unix nanoseconds.
+minute changes that bar, which is then told again as an updated one. Minutes without trades have no bar. What is told is
+a copy: later trades do not change it.
+Source: reference/alpaca.md §3.3. Prices and sizes are Decimal, times Unix nanoseconds.
 """
 
 from __future__ import annotations

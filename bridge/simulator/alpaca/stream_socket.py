@@ -148,6 +148,8 @@ class StreamSocket(asyncio.Protocol):
 
     def emit(self, message: Outgoing) -> None:
         """Frame and queue a message, past the faults."""
+        if self.mute:  # not even framed: what deflate has seen, the client must see
+            return
         if message.raw is not None:
             is_text, data = message.raw
             self.write(self._wire.frame(data, is_text=is_text))

@@ -27,7 +27,6 @@ from bridge.simulator.alpaca.stream_socket import Outgoing, StreamSocket
 from core.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from bridge.simulator.alpaca.account import Account
     from bridge.simulator.alpaca.services import Services
     from bridge.simulator.alpaca.streams import Streams
 
@@ -162,12 +161,6 @@ class FaultTable:
                 break  # it is on its way already
             latest = await fault.after(call, latest) or latest
         return None if latest is response else latest
-
-    def view(self, call: RestCall, account: Account) -> Account:
-        """The account as a reading request sees it."""
-        for fault in self._of(lag.LaggingRest):
-            account = fault.view(call, account)
-        return account
 
     # ---- streams
 

@@ -1,8 +1,8 @@
 """REST that lags behind the stream (N22): answers show an account as it was some seconds ago, or come late.
 
 The stream tells a fill at once while REST may need seconds (reference/alpaca.md §8.1), each endpoint for itself. While
-the fault is on, copies of the accounts are kept after each change; answers are made from the newest copy that is old
-enough. Before the fault has lasted `lagSeconds`, the state at its beginning is shown.
+the fault is on, copies of the accounts are kept after each change; an answer is made anew from the newest copy that is
+old enough. Before the fault has lasted `lagSeconds`, the state at its beginning is shown.
 """
 
 from __future__ import annotations
@@ -10,19 +10,27 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import orjson
 from aiohttp import web
 from pydantic import Field, PrivateAttr
 
-from bridge.simulator.alpaca.faults.answers import PARTS, Part, part_of
+from bridge.simulator.alpaca.faults.answers import PARTS, Part, in_place_of, part_of
 from bridge.simulator.alpaca.faults.base import RestFault
 from bridge.simulator.alpaca.hooks import RestCall
+from bridge.simulator.alpaca.refusals import ApiRefusal
+from bridge.simulator.alpaca.rest.exact import truth_value
 
 if TYPE_CHECKING:
     from bridge.simulator.alpaca.account import Account
 
 MOST_COPIES = 200  # of one account
+_SINGLE: dict[str, Part] = {
+    "GET /v2/positions/{asset}": "positions",
+    "GET /v2/orders/{id}": "orders",
+    "GET /v2/orders:by_client_order_id": "orders",
+}
 
 
 class LaggingRest(RestFault):
@@ -49,17 +57,21 @@ class LaggingRest(RestFault):
         for account_id in changed & self._copies.keys():
             self._keep(account_id)
 
-    def view(self, call: RestCall, account: Account) -> Account:
-        """The account as it was."""
-        if part_of(call) not in self.parts:
-            return account
-        old = self._as_of(account.id)
-        return old if old is not None and self.hits_call(call) else account
-
     async def after(self, call: RestCall, response: web.Response) -> web.StreamResponse | None:
-        if self.delay_s and part_of(call) in self.parts and self.concerns_call(call):
-            await asyncio.sleep(self.delay_s)
-        return None
+        if call.caller is None or response.status != 200 or self._part(call) not in self.parts:
+            return None
+        account = self._as_of(call.caller.account_id)
+        if account is None or not self.hits_call(call):
+            return None
+        try:
+            old = in_place_of(response, orjson.dumps(self._render(call, account)))
+        except ApiRefusal as unknown_then:
+            old = web.json_response(unknown_then.body(), status=unknown_then.status)
+        await asyncio.sleep(self.delay_s)
+        return old
+
+    def _part(self, call: RestCall) -> Part | None:
+        return part_of(call) or _SINGLE.get(call.route)
 
     def _keep(self, account_id: str) -> None:
         copies = self._copies.setdefault(account_id, deque(maxlen=MOST_COPIES))
@@ -76,3 +88,22 @@ class LaggingRest(RestFault):
             return None
         until = self.services.clock.monotonic() - self.lag_s
         return next((account for at, account in reversed(copies) if at <= until), copies[0][1])
+
+    def _render(self, call: RestCall, account: Account) -> Any:
+        world, query = self.services.world, call.request.query
+        path = call.request.match_info
+        match call.route:
+            case "GET /v2/account":
+                return world.account_document(account)
+            case "GET /v2/positions":
+                return world.positions(account)
+            case "GET /v2/positions/{asset}":
+                return world.position(account, path["asset"])
+            case "GET /v2/orders":
+                return world.orders(account, query)
+            case "GET /v2/orders/{id}":
+                return world.order(account, path["id"], truth_value(query, "nested"))
+            case "GET /v2/orders:by_client_order_id":
+                return world.order_by_client_id(account, query["client_order_id"])
+            case _:
+                return world.activities(account, query, path.get("type"))
