@@ -24,7 +24,7 @@ from bridge.simulator.alpaca.services import ENVIRONMENT, SERVICES, Services
 from bridge.simulator.alpaca.watchlists import Watchlists
 from bridge.simulator.alpaca.world import Account, World
 
-MAX_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES = 1 << 18
 MAX_QUERY_VALUE = 2_048  # characters
 
 
