@@ -63,6 +63,7 @@ async def test_alpaca_py_passes_a_session_when_it_talks_to_the_simulator(
     low = last("MSFT") - 10
     parameters = {
         **addresses(simulator),
+        "token": "sim-alpaca-oauth-1",
         "low": float(low),
         "takeProfit": float(last("SPY") + 20),
         "stopLoss": float(last("SPY") - 20),
@@ -70,6 +71,7 @@ async def test_alpaca_py_passes_a_session_when_it_talks_to_the_simulator(
     async with script(alpaca_py_python, SCRIPT, "session", parameters=parameters) as client:
         reads = await client.next()
         assert reads["account"] == [account, "PA10000001", "ACTIVE", "USD", reads["account"][4]]
+        assert reads["consented"] == account
         assert [Decimal(amount) for amount in reads["money"][:2]] == [100_000, 100_000]
         assert reads["gone"] == [None, None]
         assert reads["assets"][0] == "AAPL"

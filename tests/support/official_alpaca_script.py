@@ -122,6 +122,7 @@ def reads(client):
     configurations = client.get_account_configurations()
     changed = client.set_account_configurations(configurations.model_copy(update={"no_shorting": True}))
     tell(
+        consented=TradingClient(oauth_token=PARAMETERS["token"], url_override=PARAMETERS["rest"]).get_account().id,
         account=[account.id, account.account_number, account.status.value, account.currency, account.multiplier],
         money=[account.cash, account.equity, account.buying_power],
         gone=[account.pattern_day_trader, account.daytrade_count],
