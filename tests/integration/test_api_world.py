@@ -119,10 +119,7 @@ async def test_metrics_follow_what_happens(world: World):
 async def test_doctor_is_content_with_a_working_system_and_says_what_to_do_otherwise(world: World, tmp_path: Path):
     env = {
         "REDIS_URL": world.valkey.url,
-        "CTRADER_CLIENT_ID": "sim-client",
-        "CTRADER_CLIENT_SECRET": "sim-secret",
-        "CTRADER_DEMO_URL": f"ws://127.0.0.1:{world.ports['ctrader']}",
-        "CTRADER_LIVE_URL": f"ws://127.0.0.1:{world.ports['ctraderLive']}",
+        **{name: value for name, value in world.env.items() if name.startswith(("CTRADER_", "ALPACA_"))},
         "BRIDGE_CREDENTIALS_FILE": str(tmp_path / "credentials.json"),
     }
     async with bridge_process("doctor", env=env) as process:
@@ -139,12 +136,14 @@ async def test_doctor_is_content_with_a_working_system_and_says_what_to_do_other
         "CTRADER_DEMO_URL": "ws://127.0.0.1:1",
         "CTRADER_LIVE_URL": f"ws://127.0.0.1:{world.valkey.port}",
         "CTRADER_TOKEN_URL": "http://127.0.0.1:1/token",
+        "ALPACA_LIVE_URL": "http://127.0.0.1:1",
+        "ALPACA_DATA_URL": f"ws://127.0.0.1:{world.valkey.port}",
         "BRIDGE_CREDENTIALS_FILE": str(tmp_path / "missing.json"),
     }
     async with bridge_process("doctor", env=broken) as process:
         assert await process.ended(within_s=40) == 1, process.output
         failed = [line for line in process.stdout if line.startswith("FAIL")]
-        for part in ("store redis", "ctrader demo", "ctrader live", "credentials file"):
+        for part in ("store redis", "ctrader demo", "ctrader live", "alpaca live", "alpaca data", "credentials file"):
             assert any(part in line for line in failed), process.output
         assert sum(line.strip().startswith("do: ") for line in process.stdout) >= 4
         assert "canary" not in process.output

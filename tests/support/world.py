@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from dotenv import dotenv_values
 
 from bridge.embedded.surroundings import free_port
 from bridge.embedded.valkey import ValkeyServer
@@ -149,13 +150,11 @@ async def running_world(
         http = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), connector=aiohttp.TCPConnector(limit=64))
         )
-        credentials = folder / "credentials.json"
         simulator = await stack.enter_async_context(
             bridge_process(
-                *("simulate", "--ctrader-port", "0", "--ctrader-live-port", "0", "--ctrader-tls-port", "0"),
-                *("--alpaca-port", "0", "--alpaca-live-port", "0"),
-                *("--admin-port", "0", "--seed", "7", "--users", str(users), "--cert-dir", str(folder / "certs")),
-                *("--requests-per-second", str(requests_per_second), "--credentials", str(credentials)),
+                *("simulate", "--free-ports", "--seed", "7", "--users", str(users)),
+                *("--cert-dir", str(folder / "certs"), "--requests-per-second", str(requests_per_second)),
+                *("--credentials", str(folder / "credentials.json"), "--env", str(folder / "bridge.env")),
                 *simulator_arguments,
             )
         )
@@ -165,15 +164,9 @@ async def running_world(
             "PORT": str(port),
             "HOST": "127.0.0.1",
             "REDIS_URL": valkey.url,
-            "BRIDGE_CREDENTIALS_FILE": str(credentials),
             "API_KEY_SECRET": API_KEY_SECRET,
             "API_KEYS": api_keys(),
-            "CTRADER_CLIENT_ID": "sim-client",
-            "CTRADER_CLIENT_SECRET": "sim-secret",
-            "CTRADER_DEMO_URL": f"ws://127.0.0.1:{ports['ctrader']}",
-            "CTRADER_LIVE_URL": f"ws://127.0.0.1:{ports['ctraderLive']}",
-            "CTRADER_AUTH_URL": f"http://127.0.0.1:{ports['admin']}/apps/auth",
-            "CTRADER_TOKEN_URL": f"http://127.0.0.1:{ports['admin']}/apps/token",
+            **{name: value for name, value in dotenv_values(folder / "bridge.env").items() if value is not None},
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
             "CTRADER_REQUESTS_PER_SECOND": str(round(requests_per_second * 0.9)),
             **(bridge_env or {}),
