@@ -5,10 +5,11 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from tests.contract.rigs.alpaca import alpaca_rig
 from tests.contract.rigs.ctrader import ctrader_rig
 from tests.contract.rigs.rig import BrokerRig
 
-RIGS: dict[str, Callable[[], AbstractAsyncContextManager[BrokerRig]]] = {"ctrader": ctrader_rig}
+RIGS: dict[str, Callable[[], AbstractAsyncContextManager[BrokerRig]]] = {"ctrader": ctrader_rig, "alpaca": alpaca_rig}
 
 
 @pytest.fixture(params=list(RIGS))

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.brokers.base import BrokerFault, FaultKind, ReasonCode
 from core.valuation import needed_quotes
-from tests.contract.rigs.rig import BrokerRig, Trait
+from tests.contract.rigs.rig import BrokerRig
 from tests.contract.rigs.steps import live
 from tests.contract.rigs.watched import WITHIN_S, Watched, found
 from tests.support.waiting import eventually
@@ -20,7 +20,7 @@ async def test_session_is_lost_and_true_again_when_the_connection_is_cut(rig: Br
     await watched.true()
     rig.cut()
     fault = await watched.lost_once()
-    assert fault.shared is (Trait.SHARED_CONNECTION not in rig.lacks)
+    assert fault.shared
     assert fault.kind is FaultKind.TRANSIENT
     assert watched.session.contact_monotonic is None
     assert watched.mirror.positions.keys() == {gone, kept}  # the last known numbers stay
@@ -149,7 +149,6 @@ async def test_only_that_account_is_lost_when_the_broker_ends_its_session(rig: B
     rig.end_account_session(rig.account(1))
     fault = await one.lost_once()
     assert fault.kind in (FaultKind.ACCOUNT_AUTH_LOST, FaultKind.TRANSIENT)
-    assert not fault.shared
     assert one.session.contact_monotonic is None
     await one.come_back()
     await one.true()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bridge.brokers.base import BrokerFault, FaultKind
-from tests.contract.rigs.rig import BrokerRig, Trait
+from tests.contract.rigs.rig import BrokerRig
 from tests.contract.rigs.steps import live, watch
 from tests.contract.rigs.watched import WITHIN_S, Watched, found
 from tests.support.waiting import eventually
@@ -75,7 +75,6 @@ async def test_maintenance_is_told_with_its_end(rig: BrokerRig) -> None:
     async with rig.maintenance(120):
         for told in (await refused(watched), await refused(watched)):
             assert told.kind is FaultKind.MAINTENANCE
-            assert told.shared is (Trait.SHARED_CONNECTION not in rig.lacks)
             assert told.retry_after_s is not None
             assert 100 < told.retry_after_s <= 120
 

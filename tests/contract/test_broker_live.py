@@ -19,6 +19,8 @@ async def test_record_follows_when_the_account_changes(rig: BrokerRig) -> None:
         await watched.true()
     rig.move(rig.instruments[0])
     rig.move(rig.instruments[1])
+    await watched.priced()
+    await watched.hears_of_money()
     await watched.true()
     rig.cancel(account, order)
     rig.close(account, second)
@@ -88,7 +90,7 @@ async def test_record_follows_when_cash_moves(rig: BrokerRig) -> None:
     watched = await live(rig)
     for amount in (500, -250, 1):
         rig.deposit(account, amount)
-        await watched.hears_of_cash()
+        await watched.hears_of_money()
         await watched.true()
 
 
@@ -118,11 +120,11 @@ async def test_change_is_told_once_until_it_is_read_and_executions_each_time(rig
     watched.changes = watched.urgent = 0
     for _ in range(3):
         rig.move(rig.instruments[0])
-    await watched.true()
+    await watched.priced()
     assert watched.changes == 1
     watched.mirror.clean()
     rig.move(rig.instruments[0])
-    await watched.true()
+    await watched.priced()
     assert watched.changes == 2
     rig.open(account, rig.instruments[1])
     rig.open(account, rig.instruments[2])

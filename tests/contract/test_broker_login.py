@@ -38,10 +38,14 @@ async def test_accounts_are_valued_in_their_own_currency_when_they_hold_many_thi
         rig.open(rig.account(user), instrument, buy=number % 2 == 0)
         if Trait.HEDGING not in rig.lacks:
             rig.open(rig.account(user), instrument, buy=number % 2 == 1)
+    for instrument in rig.longs:
+        rig.open(rig.account(user), instrument)
     watched = await live(rig, user)
     await watched.true()
-    for instrument in rig.instruments:
+    for instrument in (*rig.instruments, *rig.longs):
         rig.move(instrument)
+    await watched.priced()
+    await watched.hears_of_money()
     await watched.true()
 
 

@@ -76,6 +76,7 @@ class CtraderRig:
     lacks: Mapping[Trait, str] = {}
     required = ("accessToken", "environment")
     instruments = ("EURUSD", "USDJPY", "GBPUSD")
+    longs = ()
     detection_s = 5.0
     absurdities = ("negative_volume", "nan_price", "inf_price", "huge_money", "year_1970", "year_2100")
 

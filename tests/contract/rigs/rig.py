@@ -18,10 +18,10 @@ class Trait(StrEnum):
 
     SEVERAL_ACCOUNTS = "one consent covers several accounts in one environment"
     REFRESH = "access tokens run out and are refreshed"
-    SHARED_CONNECTION = "accounts share a connection, and a fault of it is everybody's"
     PROTECTION = "a position has a stop loss of its own"
     HEDGING = "both sides of one instrument are held at once"
-    CASH_EVENTS = "moved cash is told, not only read"
+    NAMED_EVENTS = "an event says whose it is"
+    MONEY_EVENTS = "money that moves without an execution, and margin, are told, not only read"
 
 
 class BrokerRig(Protocol):
@@ -31,6 +31,7 @@ class BrokerRig(Protocol):
     environment: Environment
     lacks: Mapping[Trait, str]
     instruments: tuple[str, ...]  # at least three that every account may trade, by their names in the record
+    longs: tuple[str, ...]  # further ones, of every other kind there is, that can at least be bought
     detection_s: float  # within this a silent or cut connection must be noticed, and a usable one be back
 
     # ------------------------------------------------------------ who
@@ -158,7 +159,7 @@ class BrokerRig(Protocol):
         """Send some frames of random bytes."""
 
     def foreign(self, account: str) -> None:
-        """Send events about an account that nobody asked for, over this account's connection."""
+        """Send events about somebody else's account over this account's connection."""
 
     # ------------------------------------------------------------ what was seen there
 

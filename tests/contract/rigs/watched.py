@@ -78,9 +78,9 @@ class Watched:
         """The mirror as its record says it."""
         return reading(self.rig.broker.name, self.mirror)
 
-    async def hears_of_cash(self) -> None:
-        """Where moved cash is not told, the periodic reconcile is what finds it."""
-        if Trait.CASH_EVENTS in self.rig.lacks:
+    async def hears_of_money(self) -> None:
+        """Where money that moved and margin are not told, the periodic reconcile is what finds them."""
+        if Trait.MONEY_EVENTS in self.rig.lacks:
             await self.session.reconcile()
 
     async def true(self) -> None:
@@ -94,6 +94,16 @@ class Watched:
                 "the record says the truth; apart (ours, truth): "
                 f"{differences(self.reading(), expected(self.rig.truth(account)))}"
             ),
+        )
+
+    async def priced(self) -> None:
+        """The positions say what the broker says, prices and all, within moments; margin need not be heard yet."""
+        account = self.session.account_id
+        assert account is not None
+        await eventually(
+            lambda: self.reading()["positions"] == expected(self.rig.truth(account))["positions"],
+            within_s=WITHIN_S,
+            what=lambda: f"positions: {differences(self.reading(), expected(self.rig.truth(account)))}",
         )
 
     async def knows(self, executions: Iterable[Mapping[str, Any]]) -> None:
