@@ -122,15 +122,17 @@ class AlpacaBroker:
 
     def metrics(self) -> Mapping[str, float]:
         """Counters: `requests.<outcome>`, `refusals.<code>`, `reconnects.<cause>` (`feed_<cause>`: of price sockets),
-        `dials`, `dials_failed.<cause>`, `events.<type>` (`trade`: prices), `fills`, `fills_recovered`, `lost_events`,
-        `quarantined`, `foreign_events`, `garbage_frames`, `unknown_messages`, `empty_updates`, `stream_errors`,
-        `readings.<verdict>`, `readings`, `reconciles`, `reads_failed`, `polls`, `polls_failed`, `poll_disagreements`,
-        `orders_left_out`, `feed_errors.<code>`, `pings`, `exchanges` ...; the request round trip as
-        `roundtrip.le_<s>` (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`,
-        `price_feeds`, `executions_unconfirmed`.
+        `dials`, `dials_failed.<cause>`, `frames`, `bytes`, `events.<type>` (`trade`: prices), `fills`,
+        `fills_recovered`, `lost_events`, `quarantined`, `foreign_events`, `strange_executions`, `garbage_frames`,
+        `unknown_messages`, `empty_updates`, `stream_errors`, `readings.<verdict>`, `readings`, `reconciles`,
+        `reads_failed`, `polls`, `polls_failed`, `poll_disagreements`, `orders_left_out`, `feed_errors.<code>`,
+        `pings`, `exchanges` ...; the request round trip as `roundtrip.le_<s>` (cumulative), `roundtrip.sum`,
+        `roundtrip.count`; gauges `accounts`, `channels`, `price_feeds`, `executions_unconfirmed`.
         """
         values = self._stats.read()
         hubs = self._hubs.values()
+        traffic = self._context.dialer.traffic
+        values.update({"frames": traffic.frames, "bytes": traffic.size})
         values["events.trade"] = self._context.market.trades
         values["accounts"] = len(hubs)
         values["channels"] = sum(hub.stream is not None and hub.stream.up for hub in hubs)
@@ -158,8 +160,17 @@ class AlpacaBroker:
                 raise blocked  # nothing is asked for a login that cannot succeed yet
         account = await self._proofs.prove(environment, credential)
         if account_id is not None and account.account_id != account_id:
+            if credentials.is_oauth(credential):
+                await self._refuse_elsewhere(environment, account_id, credential)
             raise faults.foreign_account()
         return account
+
+    async def _refuse_elsewhere(self, environment: Environment, account_id: str, credential: Credential) -> None:
+        """Raises BrokerFault when the consent covers the account, but in another environment."""
+        for account in await self.accounts(credential):
+            if account.account_id == account_id and account.environment is not environment:
+                message = f"This is a {account.environment} account, but it was asked for as {environment}."
+                raise BrokerFault(FaultKind.FATAL_USER, Reason(ReasonCode.WRONG_ENVIRONMENT, message))
 
     async def attach(self, account: BrokerAccount, member: Member, login_of: Login) -> AccountHub:
         """The hub of an account, with one more member."""

@@ -43,6 +43,7 @@ class DataSocket:
     __slots__ = (
         "_clock",
         "_deadline",
+        "_dialer",
         "_finished",
         "_greeting",
         "_owner",
@@ -52,6 +53,7 @@ class DataSocket:
         "_stats",
         "_subscriptions",
         "_timer",
+        "_traffic",
         "data_at",
         "opened_at",
         "ready",
@@ -63,6 +65,7 @@ class DataSocket:
         owner: DataOwner,
         subscriptions: Subscriptions,
         greeting: Mapping[str, Any],
+        dialer: Dialer,
         settings: AlpacaSettings,
         clock: Clock,
         stats: Stats,
@@ -71,21 +74,23 @@ class DataSocket:
         self._owner = owner
         self._subscriptions = subscriptions
         self._greeting = greeting
+        self._dialer = dialer
         self._settings = settings
         self._clock = clock
         self._stats = stats
         self._pinging = Pinging(settings.ping_s, settings.pong_timeout_s)
         self._socket: Socket | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._traffic = dialer.traffic
         self._finished: asyncio.Future[Trouble] = asyncio.get_running_loop().create_future()
         self.ready = False
         self.ready_at: float | None = None
         self.opened_at = self.data_at = self._deadline = clock.monotonic()  # monotonic s; `data_at`: of the last price
 
-    async def run(self, dialer: Dialer, url: str) -> Trouble:
+    async def run(self, url: str) -> Trouble:
         """Connect and stay connected; returns why it ended."""
         try:
-            self._socket = await dialer.dial(self, url, _HEADERS)
+            self._socket = await self._dialer.dial(self, url, _HEADERS)
             now = self.opened_at = self.data_at = self._clock.monotonic()
             self._deadline = now + self._settings.auth_timeout_s
             self._pinging.heard(now)
@@ -117,6 +122,7 @@ class DataSocket:
 
     def heard(self, socket: Socket, size: int) -> None:
         """Bytes alone are no sign of life."""
+        self._traffic.size += size
 
     def pong(self, socket: Socket) -> None:
         """The answer to a ping."""
@@ -130,6 +136,7 @@ class DataSocket:
         """One whole message: a list of documents."""
         now = self._clock.monotonic()
         self._pinging.heard(now)
+        self._traffic.frames += 1
         try:
             messages = frames.unpack(data)
         except ProtocolViolation:
@@ -141,6 +148,7 @@ class DataSocket:
         """A server that answers in JSON although MessagePack was asked for."""
         now = self._clock.monotonic()
         self._pinging.heard(now)
+        self._traffic.frames += 1
         try:
             messages = frames.read(data)
         except ProtocolViolation:

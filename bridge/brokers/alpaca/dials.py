@@ -19,13 +19,24 @@ from bridge.runtime.clock import Clock
 _LONGEST_QUEUE_S = 20.0
 
 
+class Traffic:
+    """Whole messages and bytes received over all sockets of one adapter."""
+
+    __slots__ = ("frames", "size")
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.size = 0
+
+
 class Dialer:
-    """Dials of one adapter, each host with its own budget."""
+    """Dials of one adapter, each host with its own budget; `traffic`: what came in over the sockets."""
 
     def __init__(self, settings: AlpacaSettings, clock: Clock, stats: Stats) -> None:
         self._settings = settings
         self._clock = clock
         self._stats = stats
+        self.traffic = Traffic()
         self._hosts: dict[str, tuple[DialBudget, asyncio.Semaphore]] = {}
 
     async def dial(self, listener: SocketListener, url: str, headers: Mapping[str, str] | None = None) -> Socket:

@@ -190,10 +190,10 @@ class Feed:
         """One connection, from dial to end; returns how long to wait before the next."""
         self._subscriptions.renew()
         socket = self._socket = DataSocket(
-            self, self._subscriptions, self._greeting, self._settings, self._clock, self._stats
+            self, self._subscriptions, self._greeting, self._dialer, self._settings, self._clock, self._stats
         )
         try:
-            trouble = await socket.run(self._dialer, self._url)
+            trouble = await socket.run(self._url)
         finally:
             self._socket = None
             self._traded_at.clear()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from bridge.brokers.alpaca import faults, updates
+from bridge.brokers.alpaca import faults, strangers, updates
 from bridge.brokers.alpaca.budget import Priority
 from bridge.brokers.alpaca.context import Context
 from bridge.brokers.alpaca.gate import Gate
@@ -209,10 +209,21 @@ class AccountHub:
     # ------------------------------------------------------------ what arrives
 
     def update(self, data: dict[str, Any]) -> None:
-        """One trade update, applied at once; kept as well while a reading is under way."""
-        context, mirror = self.context, self.mirror
+        """One trade update."""
         try:
             update = updates.read(data)
+        except ProtocolViolation:
+            self.unusable()
+            return
+        if update.parts and self.live and strangers.is_strange(update, self.mirror, self.memory):
+            strangers.look_up(self, update)
+        else:
+            self.apply(update)
+
+    def apply(self, update: TradeUpdate) -> None:
+        """Apply it at once; kept as well while a reading is under way."""
+        context, mirror = self.context, self.mirror
+        try:
             facts = updates.facts(update, mirror, self.assets, self.memory.included)
         except ProtocolViolation:
             self.unusable()

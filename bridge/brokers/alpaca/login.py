@@ -26,6 +26,8 @@ from bridge.brokers.base import BrokerFault, ReasonCode, Stage
 from core.errors import ProtocolViolation
 from core.reconcile import rebuild
 
+UNKNOWN_SYMBOLS = 20  # asked for in one reading
+
 
 async def make_live(hub: AccountHub, login: Login) -> None:
     """Open the account's stream, read it, feed it prices. Raises BrokerFault; then nothing stays open."""
@@ -37,7 +39,7 @@ async def make_live(hub: AccountHub, login: Login) -> None:
         await asyncio.wait([hub.closing])  # the account has one slot, and our own last stream may still be in it
         hub.closing = None
     hub.serve(login)
-    stream = hub.stream = TradingStream(hub, context.settings, context.clock, context.stats)
+    stream = hub.stream = TradingStream(hub, context.dialer, context.settings, context.clock, context.stats)
     try:
         await _open(hub, stream, login)
         hub.tell_stage(Stage.SYNCING)
@@ -60,7 +62,7 @@ async def _open(hub: AccountHub, stream: TradingStream, login: Login) -> None:
     context = hub.context
     greeting = orjson.dumps(credentials.stream_auth(login.credential))
     try:
-        await stream.open(context.dialer, context.settings.stream_url(hub.environment), greeting)
+        await stream.open(context.settings.stream_url(hub.environment), greeting)
     except BrokerFault as fault:
         context.stats.count(f"dials_failed.{fault.reason.code}")
         raise hub.pace.lost(fault, context.clock.monotonic()) from fault
@@ -93,6 +95,7 @@ async def _synchronise(hub: AccountHub, stream: TradingStream, priority: Priorit
             if not stream.up:
                 raise _cut(hub)
             _check_account(hub, reading)
+            await _name_executions(hub, reading)
             verdict = _judge(hub, reading)
             if hub.overflowed:
                 stats.count("buffer_overflows")
@@ -181,6 +184,26 @@ async def describe(hub: AccountHub) -> None:
             if asset is not None:
                 hub.assets.of_asset(asset)
                 mirror.mark_dirty()
+        except (BrokerFault, ProtocolViolation):
+            hub.context.stats.count("assets_failed")
+
+
+async def _name_executions(hub: AccountHub, reading: Reading) -> None:
+    """Ask what was traded that nobody holds any more: an execution tells its symbol only. A failure is no harm."""
+    unknown = {
+        row.symbol
+        for row in reading.fills
+        if row.symbol is not None
+        and hub.assets.id_of_symbol(row.symbol) is None
+        and not hub.memory.included(row.execution_id)
+    }
+    if hub.mirror.confirmed_at_ms is None:
+        return  # of an account's first reading no execution is told
+    for symbol in sorted(unknown)[:UNKNOWN_SYMBOLS]:
+        try:
+            asset = await hub.requests.asset(symbol, Priority.LOGIN)
+            if asset is not None:
+                hub.assets.of_asset(asset)
         except (BrokerFault, ProtocolViolation):
             hub.context.stats.count("assets_failed")
 

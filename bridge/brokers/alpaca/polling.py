@@ -18,7 +18,7 @@ class Act(Enum):
     """What is due."""
 
     READ = auto()  # account, positions, orders, executions
-    POLL = auto()  # positions, for their prices
+    POLL = auto()  # account and positions, for prices and margin
 
 
 class Held(Enum):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from core.account import AccountMirror
+from core.events import BalanceChanged
 from core.positions import Position
 
 
@@ -48,7 +49,9 @@ def forget_unfed(mirror: AccountMirror, sockets: Covering) -> None:
     mirror.mark_dirty()
 
 
-def disagrees(mirror: AccountMirror, positions: Iterable[Position | None]) -> bool:
-    """Whether other quantities are held than the mirror says (None: a flat one)."""
+def disagrees(mirror: AccountMirror, positions: Iterable[Position | None], cash: BalanceChanged | None) -> bool:
+    """Whether other quantities (None: a flat position) or another cash are held than the mirror says."""
     theirs = {each.id: (each.side, each.units) for each in positions if each is not None}
-    return theirs != {key: (each.side, each.units) for key, each in mirror.positions.items()}
+    if theirs != {key: (each.side, each.units) for key, each in mirror.positions.items()}:
+        return True
+    return cash is not None and cash.balance != mirror.balance

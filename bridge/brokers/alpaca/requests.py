@@ -113,6 +113,13 @@ class Requests:
             return None
         return _shaped(document, _json(self._accepted(answer)))
 
+    async def order(self, order_id: str, priority: Priority) -> Document | None:
+        """GET /v2/orders/{id}; None when this account has no such order. Raises BrokerFault."""
+        answer = await self._ask("GET", f"/v2/orders/{quote(order_id, safe='')}", priority)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return None
+        return _shaped(document, _json(self._accepted(answer)))
+
     async def reading(self, priority: Priority, memory: Executions) -> Reading:
         """Account, positions and open orders, then the executions that judge them. Raises BrokerFault."""
         mark = memory.mark(self._clock.now_ms())

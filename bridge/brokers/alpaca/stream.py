@@ -51,6 +51,7 @@ class TradingStream:
     __slots__ = (
         "_answered",
         "_clock",
+        "_dialer",
         "_ended",
         "_garbage",
         "_owner",
@@ -59,11 +60,15 @@ class TradingStream:
         "_socket",
         "_stats",
         "_timer",
+        "_traffic",
         "up",
     )
 
-    def __init__(self, owner: StreamOwner, settings: AlpacaSettings, clock: Clock, stats: Stats) -> None:
+    def __init__(
+        self, owner: StreamOwner, dialer: Dialer, settings: AlpacaSettings, clock: Clock, stats: Stats
+    ) -> None:
         self._owner = owner
+        self._dialer = dialer
         self._settings = settings
         self._clock = clock
         self._stats = stats
@@ -71,6 +76,7 @@ class TradingStream:
         self._socket: Socket | None = None
         self._answered: asyncio.Future[BrokerFault | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._traffic = dialer.traffic
         self._garbage = 0
         self._ended = False
         self.up = False  # authorised and listening
@@ -80,11 +86,11 @@ class TradingStream:
         """When the last whole frame or pong came in (monotonic s)."""
         return self._pinging.last_heard
 
-    async def open(self, dialer: Dialer, url: str, greeting: bytes) -> None:
+    async def open(self, url: str, greeting: bytes) -> None:
         """Dial, authenticate with `greeting` and listen. Raises BrokerFault; then nothing stays open."""
         self._answered = asyncio.get_running_loop().create_future()
         try:
-            self._socket = await dialer.dial(self, url)
+            self._socket = await self._dialer.dial(self, url)
             self._socket.transmit_text(greeting)
             async with asyncio.timeout(self._settings.auth_timeout_s):
                 fault = await self._answered
@@ -114,6 +120,7 @@ class TradingStream:
 
     def heard(self, socket: Socket, size: int) -> None:
         """Bytes alone are no sign of life."""
+        self._traffic.size += size
 
     def pong(self, socket: Socket) -> None:
         """The answer to a ping."""
@@ -124,6 +131,7 @@ class TradingStream:
         if self._ended:
             return
         self._pinging.heard(self._clock.monotonic())
+        self._traffic.frames += 1
         try:
             document = frames.read(data)
         except ProtocolViolation:

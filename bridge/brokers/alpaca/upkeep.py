@@ -123,12 +123,15 @@ class Upkeep:
                 self.replan()
 
     async def _poll(self, plan: Plan) -> None:
+        """Prices and margin, which no update tells; cash and quantities only show whether something was missed."""
         hub, seen = self._hub, self._hub.updates
+        account = await hub.requests.account(Priority.POLL)
         documents = await hub.requests.positions(Priority.POLL)
         now = hub.context.clock.monotonic()
         plan.done(Act.POLL, now)
         hub.context.stats.count("polls")
         try:
+            settings, cash = normalize.account(account)
             held = [normalize.position(source, hub.assets) for source in documents]
             prices = normalize.prices(documents, hub.assets)
         except ProtocolViolation:
@@ -136,6 +139,9 @@ class Upkeep:
             plan.ask(now, hub.context.settings.repair_delay_s)
             return
         take_prices(hub.mirror, hub.following, prices, now - hub.context.settings.slow_poll_s)
-        if seen == hub.updates and disagrees(hub.mirror, held):
+        if seen != hub.updates:
+            return
+        hub.mirror.apply_all([settings], hub.context.clock.now_ms())
+        if disagrees(hub.mirror, held, cash):
             hub.context.stats.count("poll_disagreements")
             plan.ask(now, 0.0)
