@@ -17,7 +17,7 @@ from bridge.simulator.alpaca.entry import Entry, Leg
 from bridge.simulator.alpaca.entry_rules import check_exits, check_minimum
 from bridge.simulator.alpaca.margin import MARGIN_FLOOR, reserve_price
 from bridge.simulator.alpaca.numbers import ZERO, text
-from bridge.simulator.alpaca.orders import Order, Status
+from bridge.simulator.alpaca.orders import Order
 from bridge.simulator.alpaca.refusals import forbidden, malformed, unprocessable
 
 
@@ -193,10 +193,11 @@ def _check_short(desk: Desk, account: Account, asset: Asset, entry: Entry) -> No
 
 
 def _units_held(account: Account, order: Order) -> Decimal:
-    """Units of the position that one closing order holds. A held exit holds what its entry has bought so far; a sale by
+    """Units of the position that one closing order holds. An exit holds what its entry has bought so far; a sale by
     notional may need all there is until it is routed."""
-    if order.status is Status.HELD and order.parent is not None:
-        return order.remaining - account.orders[order.parent].remaining
+    entry = account.open_orders.get(order.parent or "")
+    if entry is not None and entry.role == "entry":
+        return order.remaining - entry.remaining
     if order.notional is not None and order.target is None and order.asset is not None:
         return abs(account.ledger.qty(order.asset))
     newer = account.open_orders.get(order.replacement or "")

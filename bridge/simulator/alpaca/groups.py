@@ -48,6 +48,7 @@ def _shrink(desk: Desk, account: Account, other: Order, traded: Order) -> None:
     other.qty = other.target = other.filled_qty + traded.remaining
     at_ns = desk.stamp()
     other.updated_ns = at_ns
-    desk.announce(account, other, "restated", at_ns)
+    if other.status is not Status.PENDING_NEW:  # else nobody has heard of it yet
+        desk.announce(account, other, "restated", at_ns)
     if working:
         desk.route(account, other)
