@@ -59,6 +59,7 @@ class AccountHub:
         "environment",
         "following",
         "gate",
+        "held",
         "leaving",
         "live",
         "members",
@@ -97,6 +98,7 @@ class AccountHub:
         self.leaving: asyncio.Future[None] | None = None
         self.pace = Pace(context.settings, context.rng)
         self.following = context.market.following(self)
+        self.held: dict[str, None] = {}  # the instruments whose prices are followed
         self.upkeep = Upkeep(self)
         self._flight: Flight[None] = Flight()
         self._flight_fingerprint: str | None = None
@@ -254,7 +256,7 @@ class AccountHub:
             if fill.instrument_id in mirror.positions and fill.instrument_id not in mirror.quotes:
                 price = raw_price(fill.price)
                 mirror.set_quote(fill.instrument_id, price, price)
-        if self.live:
+        if self.live and mirror.positions.keys() != self.held.keys():  # a position is called after its instrument
             self.follow()
 
     def unusable(self) -> None:
@@ -309,7 +311,7 @@ class AccountHub:
     def follow(self) -> None:
         """Keep the price feeds in step with what is held; a price that nobody renews is forgotten."""
         mirror = self.mirror
-        held = {position.instrument_id: None for position in mirror.positions.values()}
+        self.held = held = {position.instrument_id: None for position in mirror.positions.values()}
         self.following.follow(held, self.assets, self.serving.credential)
         mirror.forget_quotes([key for key in mirror.quotes if key not in held])
         self.upkeep.replan()

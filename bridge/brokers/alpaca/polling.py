@@ -42,9 +42,12 @@ class Plan:
         self._failures = 0
         self.figures_at = -math.inf
 
-    def ask(self, now: float, delay_s: float) -> None:
-        """A reading is wanted, at the latest in `delay_s`."""
-        self._read_at = min(self._read_at, now + delay_s)
+    def ask(self, now: float, delay_s: float) -> bool:
+        """A reading is wanted, at the latest in `delay_s`. Returns whether that is sooner than it was wanted before."""
+        if now + delay_s >= self._read_at:
+            return False
+        self._read_at = now + delay_s
+        return True
 
     def begin(self, act: Act) -> None:
         """It is being done: wishes from now on are for another."""

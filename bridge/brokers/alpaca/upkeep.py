@@ -60,8 +60,8 @@ class Upkeep:
 
     def ask(self, delay_s: float) -> None:
         """A reading is wanted, at the latest in `delay_s`."""
-        self._plan.ask(self._hub.context.clock.monotonic(), delay_s)
-        self.replan()
+        if self._plan.ask(self._hub.context.clock.monotonic(), delay_s):
+            self.replan()
 
     def replan(self) -> None:
         """What is held, or what is told of its prices, may have changed."""
