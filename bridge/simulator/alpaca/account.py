@@ -16,7 +16,7 @@ from bridge.simulator.alpaca.activities import Activity
 from bridge.simulator.alpaca.catalogue import NAMESPACE, Asset
 from bridge.simulator.alpaca.ledger import Ledger
 from bridge.simulator.alpaca.numbers import ZERO
-from bridge.simulator.alpaca.orders import Order
+from bridge.simulator.alpaca.orders import Order, Status
 from bridge.simulator.alpaca.refusals import missing
 
 PAPER, LIVE = "paper", "live"
@@ -80,8 +80,12 @@ class Account:
         return [
             each
             for each in self.open_orders.values()
-            if each.group == order.group and each is not order and each.replaces not in self.open_orders
+            if each.group == order.group and each is not order and not self.waits_to_replace(each)
         ]
+
+    def waits_to_replace(self, order: Order) -> bool:
+        """Whether it is a replacement that has not taken effect (and perhaps never will)."""
+        return order.replaces is not None and self.orders[order.replaces].status is not Status.REPLACED
 
     def open_of(self, asset: Asset) -> Iterator[Order]:
         """Open orders in an asset."""

@@ -91,7 +91,7 @@ def held_for_orders(account: Account, asset: Asset) -> Decimal:
     """Units that open orders are going to close: of the exits of one group the larger counts."""
     groups: dict[str, Decimal] = {}
     for order in account.open_of(asset):
-        if order.opens or order.replaces in account.open_orders:
+        if order.opens or account.waits_to_replace(order):
             continue
         key = order.group or order.id
         groups[key] = max(groups.get(key, ZERO), _units_held(account, order))

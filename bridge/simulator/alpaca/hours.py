@@ -96,7 +96,7 @@ class Hours:
         desk = self._desk
         if not desk.may_work(order) or order.engine_id is not None:
             return
-        if order.status is Status.ACCEPTED and order.replaces not in account.open_orders:
+        if order.status is Status.ACCEPTED and not account.waits_to_replace(order):
             desk.start(account, order)
         elif order.status in RESUMED and order.asset is not None:
             desk.route(account, order)
@@ -116,7 +116,7 @@ class Hours:
         if desk.next_expiry_ms is None or desk.next_expiry_ms > desk.now_ms:
             return
         for account, order in self._orders():
-            waits = order.replaces in account.open_orders
+            waits = account.waits_to_replace(order)
             if order.expires_ms is not None and order.expires_ms <= desk.now_ms and not waits:
                 desk.end(account, order, Status.EXPIRED, "expired")
         left = [order.expires_ms for _, order in self._orders() if order.expires_ms is not None]

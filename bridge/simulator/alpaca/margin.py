@@ -103,7 +103,7 @@ def reservations(account: Account) -> list[tuple[Order, Decimal]]:
     for order in account.open_orders.values():
         if not order.opens or order.role in ("take_profit", "stop_loss") or order.ratio_qty is not None:
             continue
-        if order.replaces in account.open_orders:
+        if account.waits_to_replace(order):
             continue  # counted with the order it replaces
         amount = reservation(order)
         newer = account.open_orders.get(order.replacement or "")

@@ -134,17 +134,17 @@ class Prices:
         """Set a price. A side not given follows if it would cross; the last trade is the middle unless it is given, a
         lone `last` sets all three. Sizes limit what can trade until the next quote. Raises NotFound, InvalidInput."""
         asset = self._asset(symbol)
+        for name, price in (("bid", bid), ("ask", ask), ("last", last)):
+            if price is not None:
+                _check(asset, name, price)
         now = self._latest[asset.symbol]
         if bid is None and ask is None:
             if last is None:
                 raise InvalidInput("a quote needs bid, ask or last", field="bid")
             bid = ask = last
-        new_bid = min(now.bid, ask) if bid is None and ask is not None else bid or now.bid
-        new_ask = max(now.ask, new_bid) if ask is None else ask
-        middle = (new_bid + new_ask) / 2
-        printed = last if last is not None else _rounded(asset, middle)
-        for name, price in (("bid", new_bid), ("ask", new_ask), ("last", printed)):
-            _check(asset, name, price)
+        new_bid = bid if bid is not None else now.bid if ask is None else min(now.bid, ask)
+        new_ask = ask if ask is not None else max(now.ask, new_bid)
+        printed = last if last is not None else _rounded(asset, (new_bid + new_ask) / 2)
         for name, size in (("bid_size", bid_size), ("ask_size", ask_size)):
             if size is not None and not (size.is_finite() and size >= 0):
                 raise InvalidInput(f"{name} must not be negative", field=name)

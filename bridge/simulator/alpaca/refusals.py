@@ -1,7 +1,8 @@
 """How the simulated Alpaca says no: one exception with the HTTP status, the 8-digit code and the sentence.
 
-Codes and sentences follow reference/alpaca.md §1.6: the first three digits of a code equal the status; some 403 bodies
-carry extra keys, whose values are strings (or lists of them). Nothing was changed when one of these is raised.
+Codes and sentences follow reference/alpaca.md §1.6: the first three digits of a code equal the status, but for
+40010001, which was measured with 422. Some 403 bodies carry extra keys, whose values are strings or lists of them.
+Nothing was changed when one of these is raised.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def cancel(desk: Desk, account: Account, order: Order, delay_ms: int) -> None:
         raise unprocessable(f'order is already in "{order.status.value}" state')
     if order.status is Status.PENDING_CANCEL:
         raise unprocessable("order pending cancel")
-    if order.status is Status.PENDING_REPLACE or order.replaces in account.open_orders:
+    if order.status is Status.PENDING_REPLACE or account.waits_to_replace(order):
         raise unprocessable("order pending replace")
     if order.ratio_qty is not None:
         raise unprocessable("a leg of a multi-leg order cannot be canceled")

@@ -218,3 +218,12 @@ def test_stop_begins_smaller_when_the_take_profit_trades_at_once(house: House) -
     order = house.oco(profit="220", loss="190")
     assert house.events() == ["new", "partial_fill", "new"]
     assert (house.order(order)["filled_qty"], house.order(order["legs"][0])["qty"]) == ("4", "6")
+
+
+def test_group_with_a_replacement_on_its_way_is_closed_whole(house: House) -> None:
+    order = house.bracket(10, profit="220", loss="190")
+    newer = house.replace(order["legs"][0], limit_price="230")
+    house.events()
+    house.world.close_all(house.account, True, house.now_ms)
+    assert house.events() == ["canceled", "canceled", "rejected", "new", "fill"]
+    assert (house.status(newer), house.account.open_orders) == ("rejected", {})
