@@ -49,6 +49,7 @@ class AccountHub:
     __slots__ = (
         "_flight",
         "_flight_fingerprint",
+        "_following",
         "_reading",
         "_steps",
         "account_id",
@@ -100,6 +101,7 @@ class AccountHub:
         self.following = context.market.following(self)
         self.held: dict[str, None] = {}  # the instruments whose prices are followed
         self.upkeep = Upkeep(self)
+        self._following = False
         self._flight: Flight[None] = Flight()
         self._flight_fingerprint: str | None = None
         self._reading: Flight[int] = Flight()
@@ -256,8 +258,9 @@ class AccountHub:
             if fill.instrument_id in mirror.positions and fill.instrument_id not in mirror.quotes:
                 price = raw_price(fill.price)
                 mirror.set_quote(fill.instrument_id, price, price)
-        if self.live and mirror.positions.keys() != self.held.keys():  # a position is called after its instrument
-            self.follow()
+        if not self._following and mirror.positions.keys() != self.held.keys():  # a position has its instrument's name
+            self._following = True
+            asyncio.get_running_loop().call_soon(self._follow_now)
 
     def unusable(self) -> None:
         """Something could not be used: count it, and read the account anew soon."""
@@ -315,6 +318,12 @@ class AccountHub:
         self.following.follow(held, self.assets, self.serving.credential)
         mirror.forget_quotes([key for key in mirror.quotes if key not in held])
         self.upkeep.replan()
+
+    def _follow_now(self) -> None:
+        """What several executions of one moment changed is followed once."""
+        self._following = False
+        if self.live:
+            self.follow()
 
     def fed_changed(self) -> None:
         """A feed began or ceased to tell some prices."""
