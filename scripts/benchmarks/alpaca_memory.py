@@ -33,7 +33,6 @@ async def measure(quick: bool) -> list[Row]:
         async with running_world(
             Path(folder),
             users=2 * many,
-            simulator_arguments=("--alpaca-port", "0", "--alpaca-live-port", "0"),
             bridge_env={"API_KEYS": admitted(), "LOG_LEVEL": "WARNING"},
         ) as world:
             url = f"127.0.0.1:{world.ports['alpaca']}"

@@ -22,7 +22,11 @@ from scripts.benchmarks.measure import collect_as_served
 
 
 async def main(rest_url: str, stream_port: int, account: str) -> None:
-    settings = AlpacaSettings(paper_url=rest_url, paper_stream_url=f"ws://127.0.0.1:{stream_port}/stream")
+    settings = AlpacaSettings(
+        paper_url=rest_url,
+        paper_stream_url=f"ws://127.0.0.1:{stream_port}/stream",
+        data_url=rest_url.replace("http", "ws"),  # no trades there: prices are frozen
+    )
     broker = AlpacaBroker(settings, SystemClock(), random.Random(1), Tasks("broker"))
     entry = {"keyId": "SIMKEY1", "secretKey": "sim-alpaca-secret-1", "environment": "paper"}
     session = broker.session(Environment.DEMO, account, Listener())

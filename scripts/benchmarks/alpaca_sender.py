@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -53,11 +54,12 @@ class Sender:
 
     async def plain(self, downstream: ServerConnection) -> None:
         """Lets everybody in; from then on only written to."""
-        async for message in downstream:
-            answer = ANSWERS[orjson.loads(message)["action"]]
-            await downstream.send(orjson.dumps(answer))
-            if answer is ANSWERS["listen"]:
-                self._newest["theirs"] = downstream
+        with suppress(ConnectionClosed):
+            async for message in downstream:
+                answer = ANSWERS[orjson.loads(message)["action"]]
+                await downstream.send(orjson.dumps(answer))
+                if answer is ANSWERS["listen"]:
+                    self._newest["theirs"] = downstream
 
     async def _pump(
         self, source: ServerConnection | ClientConnection, sink: ServerConnection | ClientConnection

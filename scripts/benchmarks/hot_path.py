@@ -42,9 +42,7 @@ async def measure(quick: bool) -> list[Row]:
     frames = (FRAMES // 4 if quick else FRAMES) // BATCH * BATCH
     with tempfile.TemporaryDirectory() as folder:
         async with bridge_process(
-            *("simulate", "--ctrader-port", "0", "--ctrader-live-port", "0", "--ctrader-tls-port", "0"),
-            *("--alpaca-port", "0", "--alpaca-live-port", "0"),
-            *("--admin-port", "0", "--users", "1", "--prices", "frozen", "--cert-dir", folder),
+            *("simulate", "--free-ports", "--users", "1", "--prices", "frozen", "--cert-dir", folder),
             *("--credentials", str(Path(folder) / "credentials.json")),
         ) as simulator:
             ports = json.loads(await simulator.line(lambda line: line.startswith("{"), within_s=60))
