@@ -70,8 +70,8 @@ class AccountMirror:
 
     `on_dirty` is called once when the content first changes after `clean()`; `content_at_ms` is the time of the last
     change, `confirmed_at_ms` of the last full reconcile (Unix ms, from the callers' `now_ms`); `events` counts
-    everything applied, ticks included. `fills`: the last executions known, newest last. `used_margin`: of the account,
-    where the broker says none per position.
+    everything applied, ticks included. `fills`: the last executions known, newest last (`newest_fill_ms`: the latest
+    time of any, for they may come late). `used_margin`: of the account, where the broker says none per position.
     """
 
     environment: str
@@ -92,6 +92,7 @@ class AccountMirror:
     orders: dict[str, Order] = field(default_factory=dict)
     quotes: dict[str, Quote] = field(default_factory=dict)
     fills: tuple[Fill, ...] = ()
+    newest_fill_ms: int = 0
     content_at_ms: int | None = None
     confirmed_at_ms: int | None = None
     events: int = 0
@@ -132,6 +133,7 @@ class AccountMirror:
     def note_fill(self, fill: Fill) -> None:
         """Keep an execution for whoever asks what happened last. The caller sees to it that none comes twice."""
         self.fills = (*self.fills[-REMEMBERED_FILLS + 1 :], fill)
+        self.newest_fill_ms = max(self.newest_fill_ms, fill.at_ms)
 
     def apply(self, execution: Execution, now_ms: int) -> bool:
         """Apply one message's events. Returns True when anything changed; a known duplicate changes nothing."""

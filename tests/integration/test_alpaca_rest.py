@@ -15,18 +15,20 @@ from aiohttp import web
 from bridge.brokers.alpaca import credential, oauth
 from bridge.brokers.alpaca.budget import Priority
 from bridge.brokers.alpaca.gate import Gate
+from bridge.brokers.alpaca.instruments import Assets
 from bridge.brokers.alpaca.reading import Executions
 from bridge.brokers.alpaca.requests import Requests
 from bridge.brokers.alpaca.rest import RestClient
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.alpaca.times import from_ms, to_ns
+from bridge.brokers.alpaca.updates import facts, read
 from bridge.brokers.base import BrokerFault, FaultKind, ReasonCode
 from bridge.brokers.stats import Stats
 from bridge.runtime.clock import SystemClock
 from bridge.simulator.certificates import make_certificates
 from core.errors import InDoubt
 from core.secret import Secret
-from tests.unit.alpaca.documents import NOW, a_position, an_account, an_activity, an_order
+from tests.unit.alpaca.documents import NOW, a_fill, a_mirror, a_position, an_account, an_activity, an_order
 
 Answer = web.StreamResponse | dict[str, Any] | list[Any]
 Answering = Callable[[web.Request], Awaitable[Answer] | Answer]
@@ -188,6 +190,24 @@ async def test_a_reading_asks_for_executions_last_when_made(host: Host, make: Ca
     assert host.paths == [f"GET {path}" for path in answers]
     assert (reading.account["id"], len(reading.positions), len(reading.orders)) == ("acc", 1, 1)
     assert [(row.execution_id, row.units) for row in reading.fills] == [("e1", Decimal(4))]
+    assert reading.before == frozenset()
+
+
+async def test_a_reading_asks_for_executions_first_and_last_when_the_stream_told_of_some(
+    host: Host, make: Callable[..., World]
+) -> None:
+    def answer(request: web.Request) -> Answer:
+        if request.path.endswith("FILL"):
+            return [an_activity("e1", from_ms(NOW))]
+        return an_account() if request.path == "/v2/account" else []
+
+    host.answering = answer
+    world, memory, assets = make(), Executions(AlpacaSettings()), Assets()
+    told = facts(read(a_fill("e1")), a_mirror(assets), assets, memory.included)
+    memory.heard(told, SystemClock().monotonic())
+    reading = await world.requests.reading(Priority.LOGIN, memory)
+    assert [path.rpartition("/")[2] for path in host.paths] == ["FILL", "account", "positions", "orders", "FILL"]
+    assert reading.before == {"e1"}
 
 
 async def test_an_asset_is_none_when_there_is_none(host: Host, make: Callable[..., World]) -> None:

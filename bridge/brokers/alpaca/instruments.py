@@ -72,6 +72,10 @@ class Assets:
     def of_holding(self, source: Document, price: Decimal | None = None) -> Instrument:
         """The instrument that a position or order is of; `price`: its present price, if known. Raises
         ProtocolViolation when neither its id nor its symbol is known."""
+        said = source.get("asset_id")
+        usual = self.catalogue.instruments.get(said) if type(said) is str else None
+        if usual is not None and usual.name == source.get("symbol"):
+            return usual if price is None else self._with_price(usual, price)
         name, key = symbol(source), identity(source, "asset_id")
         if key is None or key == NOBODY:
             key = self.id_of_symbol(name or "") or name

@@ -136,17 +136,17 @@ def prices(positions: Iterable[Document], assets: Assets) -> dict[str, int]:
 
 def order_events(source: Document, assets: Assets, known: Mapping[str, Order], at_ms: int = 0) -> list[Event]:
     """What an order document says of the order and of its legs, each as it is now. `at_ms`: when it was said."""
-    state = order_state(source)
-    if state is None:
-        events: list[Event] = [OrderGone(order_id(source), to_ms(source.get("updated_at")) or at_ms)]
-    else:
-        events = [OrderChanged(order(source, assets, known.get(order_id(source)), at_ms))]
-    for leg in legs_of(source):
-        if order_state(leg) is None:
-            events.append(OrderGone(order_id(leg), to_ms(leg.get("updated_at")) or at_ms))
-        else:
-            events.append(OrderChanged(order(leg, assets, known.get(order_id(leg)), at_ms)))
+    events = [_order_event(source, assets, known, at_ms)]
+    if source.get("legs"):
+        events.extend(_order_event(leg, assets, known, at_ms) for leg in legs_of(source))
     return events
+
+
+def _order_event(source: Document, assets: Assets, known: Mapping[str, Order], at_ms: int) -> Event:
+    key, state = order_id(source), order_state(source)
+    if state is None:
+        return OrderGone(key, to_ms(source.get("updated_at")) or at_ms)
+    return OrderChanged(_order(key, state, source, assets, known.get(key), at_ms))
 
 
 def legs_of(source: Document) -> list[Document]:
@@ -176,14 +176,19 @@ def order(source: Document, assets: Assets, known: Order | None = None, at_ms: i
     state = order_state(source)
     if state is None:
         raise ProtocolViolation("an order that works no more")
+    return _order(order_id(source), state, source, assets, known, at_ms)
+
+
+def _order(key: str, state: OrderStatus, source: Document, assets: Assets, known: Order | None, at_ms: int) -> Order:
     filled = amount(source.get("filled_qty"))
     if filled is None:
         filled = known.filled_units if known is not None else _ZERO
     if filled and state is OrderStatus.WORKING:
         state = OrderStatus.PARTIALLY_FILLED
-    limit = source.get("limit_price")
+    limit, created, updated = source.get("limit_price"), source.get("created_at"), source.get("updated_at")
+    updated_ms = to_ms(updated)
     made = Order(
-        id=order_id(source),
+        id=key,
         instrument_id=_instrument_id(source, assets, known),
         side=_side(source, known),
         type=_type(source, known),
@@ -192,8 +197,8 @@ def order(source: Document, assets: Assets, known: Order | None = None, at_ms: i
         limit_price=number(limit) if source.get("order_class") == "mleg" else price(limit),  # a credit is negative
         stop_price=price(source.get("stop_price")),
         status=state,
-        created_at_ms=to_ms(source.get("created_at")) or to_ms(source.get("submitted_at")),
-        updated_at_ms=to_ms(source.get("updated_at")) or at_ms,
+        created_at_ms=(updated_ms if created == updated else to_ms(created)) or to_ms(source.get("submitted_at")),
+        updated_at_ms=updated_ms or at_ms,
         client_order_id=identity(source, "client_order_id"),
     )
     if known is not None:
@@ -224,23 +229,23 @@ def _instrument_id(source: Document, assets: Assets, known: Order | None) -> str
 
 
 def _side(source: Document, known: Order | None) -> Side:
-    said = word(source, "side")
-    if said is None:
+    said = source.get("side")
+    if not said:
         if known is not None:
             return known.side
-        if word(source, "order_class") == "mleg":
+        if source.get("order_class") == "mleg":
             return Side.BUY  # of the legs together: the broker does not always say
-    side = SIDES.get(said or "")
+    side = SIDES.get(said) if type(said) is str else None
     if side is None:
         raise UnknownValue("neither buy nor sell")
     return side
 
 
 def _type(source: Document, known: Order | None) -> OrderType:
-    said = word(source, "type") or word(source, "order_type")
-    if said is None and known is not None:
+    said = source.get("type") or source.get("order_type")
+    if not said and known is not None:
         return known.type
-    found = _TYPES.get(said or "")
+    found = _TYPES.get(said) if type(said) is str else None
     if found is None:
         raise UnknownValue("an order type that is not known")
     return found

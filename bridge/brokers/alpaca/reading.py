@@ -2,8 +2,9 @@
 
 A reading takes several requests while the account goes on trading, and REST may lag behind the stream by seconds
 (reference/alpaca.md §2.3, §8.1). Executions show both: one that the stream told of and REST does not show yet makes a
-reading stale, one that REST shows and nobody knew at its start makes it newer than it can be trusted to be. Invariant:
-an execution enters the mirror once, by the stream or by an accepted reading.
+reading stale, one that REST shows and nobody knew at its start makes it newer than it can be trusted to be. What the
+stream told before must be shown before the account is read: shown only afterwards, the account may still be without it.
+Invariant: an execution enters the mirror once, by the stream or by an accepted reading.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading as the broker sent it; executions oldest first. `complete`: they reach back to where they must."""
+    """One reading as the broker sent it; executions oldest first. `complete`: they reach back to where they must.
+    `before`: executions that were shown before the rest was read, looked up when the stream had told of some."""
 
     account: Document
     positions: tuple[Document, ...]
@@ -50,6 +52,7 @@ class Reading:
     fills: tuple[Activity, ...]
     mark: Mark
     complete: bool = True
+    before: frozenset[str] = frozenset()
 
 
 class Executions:
@@ -100,10 +103,18 @@ class Executions:
             if self._since(row.execution_id) > reading.mark.serial and not (first and row.at_ms < before_ms)
         ]
 
+    def waits(self, now: float) -> bool:
+        """Whether the stream told of executions that no accepted reading has shown yet."""
+        return any(at > now - self._lag_s for at in self._recent.values())
+
     def lagging(self, reading: Reading, now: float) -> bool:
-        """Whether the stream told of an execution lately that the reading does not show."""
+        """Whether the stream told of an execution lately that the reading does not show, or may not hold."""
         shown = {row.execution_id for row in reading.fills}
-        return any(at > now - self._lag_s and key not in shown for key, at in self._recent.items())
+        for key, at in self._recent.items():
+            where = reading.before if self.told_before(reading, key) else shown
+            if at > now - self._lag_s and key not in where:
+                return True
+        return False
 
     def lately_working(self, now: float) -> list[str]:
         """Orders that the stream said work, so lately that REST may not list them yet."""
@@ -173,7 +184,8 @@ def judge(reading: Reading, memory: Executions, missing_orders: Iterable[str], n
 
 def _keep(held: dict[str, int] | dict[str, float], key: str, value: float, limit: int) -> None:
     """Remember, the newest last; the oldest is forgotten beyond the limit."""
-    held.pop(key, None)
+    if key in held:
+        del held[key]
     held[key] = value  # type: ignore[assignment]  # ints stay ints
     if len(held) > limit:
         del held[next(iter(held))]

@@ -121,13 +121,18 @@ class Requests:
         return _shaped(document, _json(self._accepted(answer)))
 
     async def reading(self, priority: Priority, memory: Executions) -> Reading:
-        """Account, positions and open orders, then the executions that judge them. Raises BrokerFault."""
+        """Account, positions and open orders, then the executions that judge them; first too, when the stream told of
+        some since the last reading. Raises BrokerFault."""
+        before: list[Activity] = []
+        if memory.waits(self._clock.monotonic()):
+            before, _ = await self.fills(priority, memory.mark(self._clock.now_ms()).since_ms)
         mark = memory.mark(self._clock.now_ms())
         account = await self.account(priority)
         positions = await self.positions(priority)
         orders = await self.open_orders(priority)
         fills, complete = await self.fills(priority, mark.since_ms)
-        return Reading(account, tuple(positions), tuple(orders), tuple(fills), mark, complete)
+        seen = frozenset(row.execution_id for row in before)
+        return Reading(account, tuple(positions), tuple(orders), tuple(fills), mark, complete, seen)
 
     # ------------------------------------------------------------ what changes something
 

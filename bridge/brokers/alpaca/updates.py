@@ -49,9 +49,10 @@ _KNOWN_EVENTS = (
         "held",
     }
 )
+_SAY_ALL = _KNOWN_EVENTS - _READ_SOON
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
     """One execution. `about`: the order or leg that names asset and side. What is not said is None."""
 
@@ -63,7 +64,7 @@ class Part:
     held: Decimal | None  # afterwards, negative when short
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TradeUpdate:
     """One message of `trade_updates`, read but not yet applied."""
 
@@ -78,7 +79,7 @@ class TradeUpdate:
         return self.event in _KNOWN_EVENTS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Facts:
     """What an update changes. `read_soon`: the broker's own figures should be read after it."""
 
@@ -105,7 +106,7 @@ def facts(update: TradeUpdate, mirror: AccountMirror, assets: Assets, is_known: 
     """What the update changes on this mirror; executions that are known already change the order only. Raises
     ProtocolViolation (UnknownValue for an order state or type that we do not know)."""
     events = normalize.order_events(update.order, assets, mirror.orders, update.at_ms)
-    read_soon = update.event in _READ_SOON or not update.known
+    read_soon = update.event not in _SAY_ALL
     if update.event not in _FILLS:
         return Facts(Execution(tuple(events)), read_soon=read_soon)
     tally = _Tally(mirror, assets, update.at_ms)
@@ -161,6 +162,8 @@ class _Tally:
 
     def _outdated(self, key: str) -> bool:
         """A later execution of the asset is known: what it said of the position holds this one too."""
+        if self._mirror.newest_fill_ms <= self._at_ms:
+            return False
         return any(fill.at_ms > self._at_ms and fill.instrument_id == key for fill in self._mirror.fills)
 
     def _side(self, part: Part) -> Side | None:

@@ -17,11 +17,11 @@ from core.errors import ProtocolViolation
 
 Document = Mapping[str, Any]
 
+LONGEST_ID, LONGEST_WORD = 128, 64  # characters
 QUOTE_DIGITS = 9  # prices in mirrors are integers of 10^-9
 CONTEXT = Context(prec=40, rounding=ROUND_HALF_EVEN)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,18})?")
 _LARGEST = 10**15
-_ID = re.compile(r"[!-~]{1,128}")
 _SYMBOL = re.compile(r"[A-Z0-9./ _-]{1,64}", re.IGNORECASE)
 
 
@@ -31,7 +31,7 @@ class UnknownValue(ProtocolViolation):
 
 def document(value: object) -> Document:
     """A JSON object. Raises ProtocolViolation."""
-    if not isinstance(value, Mapping):
+    if type(value) is not dict:
         raise ProtocolViolation("not a JSON object")
     return value
 
@@ -45,10 +45,10 @@ def documents(value: object) -> list[Document]:
 
 def number(value: object) -> Decimal | None:
     """A decimal; None when absent, null or empty. Raises ProtocolViolation."""
-    if value is None or value == "":
-        return None
     if type(value) is str:
-        return _parsed(value)
+        return _parsed(value) if value else None
+    if value is None:
+        return None
     if type(value) is int and abs(value) < _LARGEST:
         return Decimal(value)
     if type(value) is float and math.isfinite(value) and abs(value) < _LARGEST:
@@ -73,20 +73,34 @@ def needed(source: Document, name: str) -> Decimal:
 
 def price(value: object) -> Decimal | None:
     """A price above zero; None when absent or zero, which is how some fields say none. Raises ProtocolViolation."""
-    found = number(value)
-    if found is None or not found:
-        return None
-    if found < 0:
+    return _price(value) if type(value) is str else _price_of(number(value))
+
+
+def _price_of(found: Decimal | None) -> Decimal | None:
+    if found is not None and found < 0:
         raise ProtocolViolation("a price below zero")
-    return found
+    return found or None
+
+
+@lru_cache(maxsize=8192)
+def _price(text: str) -> Decimal | None:
+    return _price_of(number(text))
 
 
 def amount(value: object) -> Decimal | None:
     """A quantity that is not negative; None when absent. Raises ProtocolViolation."""
-    found = number(value)
+    return _amount(value) if type(value) is str else _amount_of(number(value))
+
+
+def _amount_of(found: Decimal | None) -> Decimal | None:
     if found is not None and found < 0:
         raise ProtocolViolation("a quantity below zero")
     return found
+
+
+@lru_cache(maxsize=8192)
+def _amount(text: str) -> Decimal | None:
+    return _amount_of(number(text))
 
 
 def raw_price(value: Decimal) -> int:
@@ -97,21 +111,23 @@ def raw_price(value: Decimal) -> int:
 def identity(source: Document, name: str) -> str | None:
     """An id; None when absent. Raises ProtocolViolation for what cannot be one."""
     value = source.get(name)
-    if value is None or value == "":
+    if type(value) is str:
+        if len(value) <= LONGEST_ID and value.isascii() and value.isprintable():
+            return value or None
+    elif value is None:
         return None
-    if type(value) is not str or not _ID.fullmatch(value):
-        raise ProtocolViolation(f"{name} is no id")
-    return value
+    raise ProtocolViolation(f"{name} is no id")
 
 
 def word(source: Document, name: str) -> str | None:
     """A word or name of up to 64 characters; None when absent. Raises ProtocolViolation."""
     value = source.get(name)
-    if value is None or value == "":
+    if type(value) is str:
+        if len(value) <= LONGEST_WORD and value.isprintable():
+            return value or None
+    elif value is None:
         return None
-    if type(value) is not str or len(value) > 64 or not value.isprintable():
-        raise ProtocolViolation(f"{name} is no word")
-    return value
+    raise ProtocolViolation(f"{name} is no word")
 
 
 def symbol(source: Document) -> str | None:

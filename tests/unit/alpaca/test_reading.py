@@ -53,10 +53,11 @@ class Hub:
         return self.memory.mark(self.now_ms)
 
     def read(self, mark: readings.Mark, *fills: tuple[str, int], **parts: Any) -> Reading:
+        """A reading; `before`: what REST showed when it began, by default as much as at its end."""
         rows = tuple(read_activity(an_activity(name, from_ms(at))) for name, at in fills)
-        return Reading(
-            parts.get("account", an_account()), parts.get("positions", ()), parts.get("orders", ()), rows, mark
-        )
+        before = frozenset(parts.get("before", (name for name, _ in fills)))
+        account, positions = parts.get("account", an_account()), parts.get("positions", ())
+        return Reading(account, positions, parts.get("orders", ()), rows, mark, before=before)
 
     def judge(self, reading: Reading) -> Verdict:
         verdict = judge(reading, self.memory, snapshot.missing_orders(reading, self.mirror), self.clock)
@@ -123,6 +124,18 @@ def test_a_reading_is_stale_when_it_does_not_show_what_the_stream_told() -> None
     assert hub.judge(reading) is Verdict.ACCEPT
     assert hub.accept(reading) == ()  # the stream told of it
     assert hub.judge(hub.read(hub.begin())) is Verdict.ACCEPT  # what was seen once is not waited for again
+
+
+def test_a_reading_is_stale_when_rest_shows_an_execution_only_after_the_account_was_read() -> None:
+    hub = Hub()
+    hub.start()
+    hub.hear(a_fill("e1", order=DONE))
+    assert hub.memory.waits(hub.clock)
+    assert hub.judge(hub.read(hub.begin(), ("e1", NOW), before=())) is Verdict.STALE
+    reading = hub.read(hub.begin(), ("e1", NOW), before=("e1",))
+    assert hub.judge(reading) is Verdict.ACCEPT
+    hub.accept(reading)
+    assert not hub.memory.waits(hub.clock)
 
 
 def test_a_reading_is_newer_when_the_stream_tells_during_it_what_it_shows() -> None:
@@ -242,7 +255,7 @@ def test_the_later_version_of_an_order_stays_when_rest_lists_an_older_one() -> N
 
 # ---------------------------------------------------------------- any order of things
 
-STEP = st.sampled_from(["trade", "trade unheard", "deliver", "show", "begin", "read"])
+STEP = st.sampled_from(["trade", "trade unheard", "deliver", "show", "begin", "account", "read"])
 
 
 class Story(Hub):
@@ -254,6 +267,7 @@ class Story(Hub):
         self.told: set[str] = set()
         self.lost: set[str] = set()
         self.begun: tuple[readings.Mark, int] | None = None
+        self.at_account = 0
         self.start(account=an_account(cash="1000"))
 
     def step(self, step: str) -> None:
@@ -272,15 +286,18 @@ class Story(Hub):
             case "show":
                 self.visible = self.trades
             case "begin":
-                self.begun = (self.begin(), self.visible)  # the account is read first
+                self.begun = (self.begin(), self.visible)
+                self.at_account = self.visible
+            case "account":
+                self.at_account = self.visible
             case "read" if self.begun is not None:
                 self.end_reading(*self.begun)
 
-    def end_reading(self, mark: readings.Mark, at_start: int) -> None:
-        self.begun = None
+    def end_reading(self, mark: readings.Mark, at_begin: int) -> None:
+        self.begun, at_start = None, self.at_account
         fills = [(f"e{number}", NOW + number) for number in range(self.visible)]
         parts = {"account": an_account(cash=str(1000 - at_start)), "positions": (a_position(qty=str(at_start)),)}
-        reading = self.read(mark, *fills, **parts)
+        reading = self.read(mark, *fills, **parts, before=[name for name, _ in fills[:at_begin]])
         if self.judge(reading) is Verdict.ACCEPT:
             self.accept(reading)
             assert at_start == self.visible  # nothing was executed that one part shows and another does not
