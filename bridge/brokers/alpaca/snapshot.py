@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from bridge.brokers.alpaca import normalize, updates
+from bridge.brokers.alpaca import normalize, orders, updates
 from bridge.brokers.alpaca.instruments import Assets
 from bridge.brokers.alpaca.reading import Executions, Reading
 from bridge.brokers.alpaca.updates import TradeUpdate
@@ -36,7 +36,7 @@ def assemble(reading: Reading, mirror: AccountMirror, assets: Assets, memory: Ex
     account, balance = normalize.account(reading.account)
     held = [normalize.position(source, assets) for source in reading.positions]
     positions = {position.id: position for position in held if position is not None}
-    orders: dict[str, Order] = {}
+    working: dict[str, Order] = {}
     left_out = 0
     for source in _with_legs(reading.orders):
         try:
@@ -45,14 +45,14 @@ def assemble(reading: Reading, mirror: AccountMirror, assets: Assets, memory: Ex
             left_out += 1
             continue
         if order is not None:
-            orders[order.id] = order
-    snapshot = Snapshot(account, balance, tuple(positions.values()), tuple(orders.values()))
+            working[order.id] = order
+    snapshot = Snapshot(account, balance, tuple(positions.values()), tuple(working.values()))
     return Assembled(snapshot, normalize.prices(reading.positions, assets), left_out)
 
 
 def missing_orders(reading: Reading, mirror: AccountMirror) -> list[str]:
     """Orders that work as far as the mirror knows, and that the reading does not list. Raises ProtocolViolation."""
-    listed = {normalize.order_id(source) for source in _with_legs(reading.orders)}
+    listed = {orders.order_id(source) for source in _with_legs(reading.orders)}
     return [key for key in mirror.orders if key not in listed]
 
 
@@ -86,16 +86,16 @@ def with_updates(
 
 def _order(source: Document, mirror: AccountMirror, assets: Assets, memory: Executions) -> Order | None:
     """A working order of a reading in the latest version known; None when it works no more."""
-    if normalize.order_state(source) is None:
+    if orders.order_state(source) is None:
         return None
-    known = mirror.orders.get(normalize.order_id(source))
-    order = normalize.order(source, assets, known)
+    known = mirror.orders.get(orders.order_id(source))
+    order = orders.order(source, assets, known)
     if memory.gone_since(order.id, order.updated_at_ms):
         return None
     return known if known is not None and known.updated_at_ms > order.updated_at_ms else order
 
 
-def _with_legs(orders: Iterable[Document]) -> Iterator[Document]:
-    for source in orders:
+def _with_legs(sources: Iterable[Document]) -> Iterator[Document]:
+    for source in sources:
         yield source
-        yield from normalize.legs_of(source)
+        yield from orders.legs_of(source)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from bridge.brokers.alpaca import holding, normalize
+from bridge.brokers.alpaca import holding, orders
 from bridge.brokers.alpaca.activities import SIDES
 from bridge.brokers.alpaca.instruments import Assets
 from bridge.brokers.alpaca.times import to_ms
@@ -105,7 +105,7 @@ def read(data: object) -> TradeUpdate:
 def facts(update: TradeUpdate, mirror: AccountMirror, assets: Assets, is_known: Callable[[str], bool]) -> Facts:
     """What the update changes on this mirror; executions that are known already change the order only. Raises
     ProtocolViolation (UnknownValue for an order state or type that we do not know)."""
-    events = normalize.order_events(update.order, assets, mirror.orders, update.at_ms)
+    events = orders.order_events(update.order, assets, mirror.orders, update.at_ms)
     read_soon = update.event not in _SAY_ALL
     if update.event not in _FILLS:
         return Facts(Execution(tuple(events)), read_soon=read_soon)
@@ -192,10 +192,10 @@ def _legs(source: Document, order: Document) -> tuple[Part, ...]:
     """The executions of a multi-leg order, one for each leg that tells of its own; () when none does."""
     held, legs = source.get("position_qtys"), source.get("legs")
     held = held if isinstance(held, Mapping) else {}
-    orders = {leg.get("id"): leg for leg in documents(order.get("legs") or [])}
+    ordered = {leg.get("id"): leg for leg in documents(order.get("legs") or [])}
     parts = []
     for leg in documents(legs or []):
-        about = orders.get(identity(leg, "order_id") or identity(leg, "id"), leg)
+        about = ordered.get(identity(leg, "order_id") or identity(leg, "id"), leg)
         quantity = number(leg.get("position_qty"))
         if quantity is None:
             quantity = number(held.get(about.get("symbol")))

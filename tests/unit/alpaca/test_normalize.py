@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.brokers.alpaca import activities, normalize, updates
+from bridge.brokers.alpaca import activities, normalize, orders, updates
 from bridge.brokers.alpaca.instruments import AssetClass, Assets
 from bridge.brokers.alpaca.reading import Executions, Mark, Reading
 from bridge.brokers.alpaca.settings import AlpacaSettings
@@ -73,19 +73,19 @@ def order_of(event: Event) -> Order:
     ],
 )
 def test_each_working_state_is_shown_in_our_words_when_read(status: str, filled: str, shown: OrderStatus) -> None:
-    (event,) = normalize.order_events(an_order(status=status, filled_qty=filled), Assets(), {})
+    (event,) = orders.order_events(an_order(status=status, filled_qty=filled), Assets(), {})
     assert order_of(event).status is shown
 
 
 @pytest.mark.parametrize("status", ["filled", "canceled", "expired", "replaced", "rejected"])
 def test_an_order_is_gone_when_its_state_is_terminal(status: str) -> None:
-    assert normalize.order_events({"id": "o1", "status": status}, Assets(), {}, 7) == [OrderGone("o1", 7)]
+    assert orders.order_events({"id": "o1", "status": status}, Assets(), {}, 7) == [OrderGone("o1", 7)]
 
 
 def test_what_is_known_of_an_order_stays_when_a_document_says_id_and_status_only() -> None:
     assets = Assets()
-    known = normalize.order(an_order(stop_price="95", filled_qty="4", type="stop_limit"), assets)
-    (event,) = normalize.order_events({"id": "o1", "status": "pending_cancel"}, assets, {"o1": known})
+    known = orders.order(an_order(stop_price="95", filled_qty="4", type="stop_limit"), assets)
+    (event,) = orders.order_events({"id": "o1", "status": "pending_cancel"}, assets, {"o1": known})
     now = order_of(event)
     assert now.status is OrderStatus.PENDING_CANCEL
     known.status = OrderStatus.PENDING_CANCEL
@@ -93,8 +93,8 @@ def test_what_is_known_of_an_order_stays_when_a_document_says_id_and_status_only
 
 
 def test_a_price_is_taken_away_when_a_document_says_null() -> None:
-    known = normalize.order(an_order(stop_price="95"), Assets())
-    order = normalize.order(an_order(stop_price=None), Assets(), known)
+    known = orders.order(an_order(stop_price="95"), Assets())
+    order = orders.order(an_order(stop_price=None), Assets(), known)
     assert (known.stop_price, order.stop_price) == (Decimal(95), None)
 
 
@@ -102,32 +102,32 @@ def test_a_price_is_taken_away_when_a_document_says_null() -> None:
 @pytest.mark.parametrize("word", ["as_yet_unheard_of", "", None, 7, []])
 def test_an_order_is_refused_when_one_of_its_words_is_unknown(field: str, word: object) -> None:
     with pytest.raises(ProtocolViolation):
-        normalize.order_events(an_order(**{field: word}), Assets(), {})
+        orders.order_events(an_order(**{field: word}), Assets(), {})
     if isinstance(word, str) and word:
         with pytest.raises(UnknownValue):
-            normalize.order_events(an_order(**{field: word}), Assets(), {})
+            orders.order_events(an_order(**{field: word}), Assets(), {})
 
 
 @pytest.mark.parametrize("field", ["qty", "filled_qty", "limit_price", "stop_price"])
 @pytest.mark.parametrize("value", [*ABSURD, "-1"])
 def test_an_order_is_refused_when_a_number_is_absurd(field: str, value: object) -> None:
     with pytest.raises(ProtocolViolation):
-        normalize.order_events(an_order(**{field: value}), Assets(), {})
+        orders.order_events(an_order(**{field: value}), Assets(), {})
 
 
 @pytest.mark.parametrize("value", ["yesterday", "1970-01-01T00:00:00Z", 5, "2026-11-20"])
 def test_an_order_is_refused_when_a_time_is_absurd(value: object) -> None:
     with pytest.raises(ProtocolViolation):
-        normalize.order_events(an_order(updated_at=value), Assets(), {})
+        orders.order_events(an_order(updated_at=value), Assets(), {})
 
 
 def test_an_order_is_refused_when_nothing_says_its_quantity() -> None:
     with pytest.raises(ProtocolViolation):
-        normalize.order_events(an_order(qty=None), Assets(), {})
+        orders.order_events(an_order(qty=None), Assets(), {})
 
 
 def test_json_numbers_are_taken_when_they_come_instead_of_text() -> None:
-    order = normalize.order(an_order(qty=10, limit_price=100.123), Assets())
+    order = orders.order(an_order(qty=10, limit_price=100.123), Assets())
     assert (order.units, order.limit_price) == (Decimal(10), Decimal("100.123"))
 
 
@@ -198,7 +198,7 @@ def test_crypto_has_its_slash_when_an_order_names_it_before_its_asset_is_read() 
     normalize.position(a_position(asset_id="btc", symbol="BTCUSD", asset_class="crypto"), assets)
     held = assets.catalogue.instruments["btc"]
     assert (held.name, held.base_asset, held.quote_asset, held.price_digits) == ("BTCUSD", "BTC", "USD", 9)
-    normalize.order(an_order(asset_id="btc", symbol="BTC/USD", asset_class="crypto"), assets)
+    orders.order(an_order(asset_id="btc", symbol="BTC/USD", asset_class="crypto"), assets)
     assert assets.stream_symbol("btc") == "BTC/USD"
     assert assets.undescribed(["btc"]) == ["btc"]
     document = {"id": "btc", "class": "crypto", "symbol": "BTC/USD", "price_increment": "0.0100"}
@@ -298,7 +298,7 @@ def test_nothing_but_a_protocol_violation_is_raised_when_a_document_is_anything(
     tries = [update]
     if isinstance(document, dict):
         tries += [
-            lambda: normalize.order_events(document, assets, {}),
+            lambda: orders.order_events(document, assets, {}),
             lambda: normalize.position(document, assets),
             lambda: normalize.prices([document], assets),
             lambda: normalize.account(document),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.brokers.alpaca import normalize, snapshot, updates
+from bridge.brokers.alpaca import orders, snapshot, updates
 from bridge.brokers.alpaca.instruments import Assets
 from bridge.brokers.alpaca.reading import Executions, Mark, Reading
 from bridge.brokers.alpaca.settings import AlpacaSettings
@@ -65,7 +65,7 @@ def test_a_reading_is_worth_what_was_worked_by_hand_when_it_becomes_the_mirror(c
 @pytest.mark.parametrize("case", VECTORS["orders"], ids=named)
 def test_an_order_document_becomes_the_orders_written_by_hand_when_read(case: dict[str, Any]) -> None:
     assets = described()
-    events = normalize.order_events(case["document"], assets, {})
+    events = orders.order_events(case["document"], assets, {})
     found = [event.order for event in events if isinstance(event, OrderChanged)]
     assert len(found) == len(case["orders"])
     for order, row in zip(found, case["orders"], strict=True):
