@@ -6,7 +6,7 @@ import pytest
 
 from bridge.brokers.base import BrokerFault, FaultKind
 from tests.contract.rigs.rig import BrokerRig, Trait
-from tests.contract.rigs.steps import live, watch
+from tests.contract.rigs.steps import live, needs, watch
 from tests.contract.rigs.watched import WITHIN_S, Watched, found
 from tests.support.waiting import eventually
 
@@ -187,6 +187,35 @@ async def test_trade_is_kept_when_it_happens_while_the_snapshot_is_on_its_way(ri
     await watched.true()
     assert len(rig.executions(account)) == 2
     await watched.knows(found(rig.executions(account), recovered=False))
+
+
+async def test_nothing_told_is_taken_back_when_what_is_read_lags_behind(rig: BrokerRig) -> None:
+    needs(rig, Trait.LAGGING_READS)
+    account = rig.account(1)
+    kept = rig.open(account, rig.instruments[1])
+    watched = await live(rig)
+    await watched.true()
+    held: list[set[str]] = []
+
+    def look(*, urgent: bool) -> None:
+        held.append(set(watched.mirror.positions))
+        watched.mirror.clean()
+
+    watched.changed = look  # type: ignore[method-assign]
+    watched.mirror.clean()
+    async with rig.lagging(account):
+        new = rig.open(account, rig.instruments[0])
+        await eventually(lambda: held and new in held[-1], within_s=WITHIN_S, what="it is told")
+        held.clear()
+        rig.close(account, kept)
+        await eventually(lambda: held and kept not in held[-1], within_s=WITHIN_S, what="its end is told")
+        held.clear()
+        await watched.session.reconcile()
+        await watched.true()
+    await watched.session.reconcile()
+    await watched.true()
+    assert all(one == {new} for one in held)
+    await watched.knows(found(rig.executions(account)[1:], recovered=False))
 
 
 async def test_events_count_at_once_when_a_reconcile_is_under_way(rig: BrokerRig) -> None:

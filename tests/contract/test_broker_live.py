@@ -19,8 +19,6 @@ async def test_record_follows_when_the_account_changes(rig: BrokerRig) -> None:
         await watched.true()
     rig.move(rig.instruments[0])
     rig.move(rig.instruments[1])
-    await watched.priced()
-    await watched.hears_of_money()
     await watched.true()
     rig.cancel(account, order)
     rig.close(account, second)
@@ -90,7 +88,7 @@ async def test_record_follows_when_cash_moves(rig: BrokerRig) -> None:
     watched = await live(rig)
     for amount in (500, -250, 1):
         rig.deposit(account, amount)
-        await watched.hears_of_money()
+        await watched.hears_of_cash()
         await watched.true()
 
 

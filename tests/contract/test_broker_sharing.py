@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 
 ALWAYS = (
     *("requests.sent", "requests.ok", "roundtrip.sum", "roundtrip.count", "roundtrip.le_0.1", "dials"),
-    *("fills", "fills_recovered", "lost_events", "reconciles", "accounts", "channels"),
+    *("fills", "fills_recovered", "lost_events", "reconciles", "accounts", "channels", "frames", "bytes"),
 )
 """What every adapter has counted after an account was served, traded on, cut and repaired."""
 

@@ -81,8 +81,7 @@ class AlpacaRig:
         Trait.REFRESH: "tokens have no end and there is nothing to renew them with",
         Trait.PROTECTION: "exits are orders of their own, a position has none",
         Trait.HEDGING: "one net position per symbol",
-        Trait.NAMED_EVENTS: "the stream is one account's, and a trade update names none",
-        Trait.MONEY_EVENTS: "the stream tells of orders only",
+        Trait.CASH_EVENTS: "the stream tells of orders only",
     }
     required = ("keyId", "secretKey", "environment")
     instruments = ("AAPL", "MSFT", "ETH/USD")
@@ -291,6 +290,11 @@ class AlpacaRig:
                 await trade
             finally:
                 trade.cancel()
+
+    @asynccontextmanager
+    async def lagging(self, account: str) -> AsyncIterator[None]:
+        with self._fault("N22", accounts=[account], lagSeconds=0.3):
+            yield
 
     async def _trade_after(self, account: str, before: int) -> None:
         while self._readings(account) == before:

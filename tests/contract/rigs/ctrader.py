@@ -73,7 +73,9 @@ class CtraderRig:
     """Implements `BrokerRig`."""
 
     environment = Environment.DEMO
-    lacks: Mapping[Trait, str] = {}
+    lacks: Mapping[Trait, str] = {
+        Trait.LAGGING_READS: "snapshots come over the connection of the events, in their order",
+    }
     required = ("accessToken", "environment")
     instruments = ("EURUSD", "USDJPY", "GBPUSD")
     longs = ()
@@ -268,6 +270,11 @@ class CtraderRig:
     async def late_snapshot(self, account: str) -> AsyncIterator[None]:
         with self._fault("N22", accounts=[int(account)]):
             yield
+
+    @asynccontextmanager
+    async def lagging(self, account: str) -> AsyncIterator[None]:
+        raise AssertionError("nothing that is read lags")
+        yield
 
     def unknown_messages(self) -> None:
         self.act.fault("N16", count=3)

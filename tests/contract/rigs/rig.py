@@ -20,8 +20,8 @@ class Trait(StrEnum):
     REFRESH = "access tokens run out and are refreshed"
     PROTECTION = "a position has a stop loss of its own"
     HEDGING = "both sides of one instrument are held at once"
-    NAMED_EVENTS = "an event says whose it is"
-    MONEY_EVENTS = "money that moves without an execution, and margin, are told, not only read"
+    LAGGING_READS = "what is read may lag behind what was told"
+    CASH_EVENTS = "cash that moves without an execution is told, not only read"
 
 
 class BrokerRig(Protocol):
@@ -151,6 +151,9 @@ class BrokerRig(Protocol):
 
     def late_snapshot(self, account: str) -> AbstractAsyncContextManager[None]:
         """A snapshot arrives late, after a trade that it does not hold; the trade opens a position."""
+
+    def lagging(self, account: str) -> AbstractAsyncContextManager[None]:
+        """Everything read shows the account as it was a moment ago, until the block ends. Needs LAGGING_READS."""
 
     def unknown_messages(self) -> None:
         """Send messages of a kind that did not exist when the adapter was written."""

@@ -78,9 +78,9 @@ class Watched:
         """The mirror as its record says it."""
         return reading(self.rig.broker.name, self.mirror)
 
-    async def hears_of_money(self) -> None:
-        """Where money that moved and margin are not told, the periodic reconcile is what finds them."""
-        if Trait.MONEY_EVENTS in self.rig.lacks:
+    async def hears_of_cash(self) -> None:
+        """Where moved cash is not told, the periodic reconcile is what finds it."""
+        if Trait.CASH_EVENTS in self.rig.lacks:
             await self.session.reconcile()
 
     async def true(self) -> None:
@@ -97,7 +97,7 @@ class Watched:
         )
 
     async def priced(self) -> None:
-        """The positions say what the broker says, prices and all, within moments; margin need not be heard yet."""
+        """The positions say what the broker says, prices and all, within moments; margin may follow."""
         account = self.session.account_id
         assert account is not None
         await eventually(
