@@ -41,6 +41,7 @@ class Counters:
     slow_clients: int = 0
     auth_attempts_by_account: Counter[str] = field(default_factory=Counter)  # on trading streams
     auth_attempts_by_user: Counter[int] = field(default_factory=Counter)
+    executions_by_account: Counter[str] = field(default_factory=Counter)  # fills, whoever listened
     faults: Counter[str] = field(default_factory=Counter)
     auth_order: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=KEPT))  # (at ms, account)
     dials: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT))  # trading stream handshakes
@@ -79,5 +80,6 @@ class Counters:
             "requestsByAccount": dict(self.requests_by_account),
             "answers": dict(self.answers),
             "errors": dict(self.errors),
+            "executionsByAccount": dict(self.executions_by_account),
             "faults": dict(self.faults),
         }

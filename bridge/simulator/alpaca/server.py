@@ -81,7 +81,12 @@ def make_services(settings: SimulatorSettings, clock: Clock) -> Services:
         counters=Counters(),
     )
     streams = services.streams = Streams(services, faults)
-    world.on_update = streams.publish
+
+    def publish(account_id: str, payload: dict[str, Any]) -> None:
+        services.counters.executions_by_account[account_id] += payload["event"] in ("fill", "partial_fill")
+        streams.publish(account_id, payload)
+
+    world.on_update = publish
     world.prices.on_tick = streams.tick
     return services
 

@@ -34,6 +34,7 @@ class Counters:
     errors: Counter[str] = field(default_factory=Counter)
     auth_attempts_by_account: Counter[int] = field(default_factory=Counter)
     auth_attempts_by_user: Counter[int] = field(default_factory=Counter)
+    executions_by_account: Counter[int] = field(default_factory=Counter)  # deals, whoever listened
     faults: Counter[str] = field(default_factory=Counter)
     auth_order: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=AUTH_ORDER_KEPT))
     dials: deque[int] = field(default_factory=lambda: deque(maxlen=AUTH_ORDER_KEPT))
@@ -71,5 +72,6 @@ class Counters:
             "spotEventsSkipped": self.spot_events_skipped,
             "requests": dict(self.requests),
             "errors": dict(self.errors),
+            "executionsByAccount": {str(k): v for k, v in self.executions_by_account.items()},
             "faults": dict(self.faults),
         }

@@ -45,7 +45,8 @@ from protos.ctrader import model_pb2 as o
 
 if TYPE_CHECKING:
     from bridge.simulator.ctrader.connection import Connection
-    from bridge.simulator.ctrader.hub import Hub
+    from bridge.simulator.ctrader.counters import Counters
+from bridge.simulator.ctrader.hub import Hub
 
 CASH_HISTORY_KEPT = 1_000
 
@@ -67,9 +68,10 @@ _EXECUTIONS: dict[type[Event], o.ProtoOAExecutionType] = {
 class Desk:
     """Publishes engine events."""
 
-    def __init__(self, world: World, hub: Hub) -> None:
+    def __init__(self, world: World, hub: Hub, counters: Counters) -> None:
         self._world = world
         self._hub = hub
+        self._counters = counters
         self.cash: dict[int, deque[o.ProtoOADepositWithdraw]] = {}
         self.last_close_ms: dict[int, int] = {}
 
@@ -97,13 +99,15 @@ class Desk:
                 client_msg_id = "" if answers else client_msg_id
 
     def _remember(self, account: Account, event: Event) -> None:
-        """File cash movements and the time of the last close, whether or not anybody listens."""
+        """File cash movements, deals and the time of the last close, whether or not anybody listens."""
         match event:
             case CashMoved():
                 kept = self.cash.setdefault(account.id, deque(maxlen=CASH_HISTORY_KEPT))
                 kept.append(_cash(account, event))
-            case OrderFilled() | OrderPartiallyFilled() if event.deal.close is not None:
-                self.last_close_ms[account.id] = event.deal.executed_at_ms
+            case OrderFilled() | OrderPartiallyFilled():
+                self._counters.executions_by_account[account.id] += 1
+                if event.deal.close is not None:
+                    self.last_close_ms[account.id] = event.deal.executed_at_ms
 
     def _messages(self, account: Account, event: Event) -> list[Message]:
         execution_type = _EXECUTIONS.get(type(event))
