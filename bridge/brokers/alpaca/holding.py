@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from bridge.brokers.alpaca.values import CONTEXT
+from bridge.brokers.alpaca.values import CONTEXT, QUOTE_DIGITS
 from core.orders import Side
 from core.positions import Position
 
 _ZERO = Decimal(0)
-_SMALLEST = Decimal("1E-12")
+_PRICE_STEP = Decimal(1).scaleb(-QUOTE_DIGITS)
+_COST_STEP = Decimal("1E-12")
 
 
 def signed(side: Side, units: Decimal) -> Decimal:
@@ -41,9 +42,9 @@ def after(
     cost = old.cost if old.cost is not None else _cost(old.units, old.entry_price, multiplier)
     if units > old.units:
         cost += _cost(units - old.units, price, multiplier)
-        entry = _divided(cost, CONTEXT.multiply(units, multiplier))
+        entry = _divided(cost, CONTEXT.multiply(units, multiplier), _PRICE_STEP)
     elif units < old.units:
-        cost = _divided(CONTEXT.multiply(cost, units), old.units)
+        cost = _divided(CONTEXT.multiply(cost, units), old.units, _COST_STEP)
         entry = old.entry_price
     else:
         entry = old.entry_price
@@ -54,7 +55,7 @@ def _cost(units: Decimal, price: Decimal, multiplier: Decimal) -> Decimal:
     return CONTEXT.multiply(CONTEXT.multiply(units, price), multiplier)
 
 
-def _divided(amount: Decimal, by: Decimal) -> Decimal:
+def _divided(amount: Decimal, by: Decimal, step: Decimal) -> Decimal:
     """A quotient without endless digits."""
     exact = CONTEXT.divide(amount, by)
-    return exact if exact == (rounded := exact.quantize(_SMALLEST, ROUND_HALF_EVEN, CONTEXT)) else rounded
+    return exact if exact == (rounded := exact.quantize(step, ROUND_HALF_EVEN, CONTEXT)) else rounded

@@ -28,7 +28,8 @@ def take_all(b: Budget[int], now: float) -> list[int]:
     return taken
 
 
-REQUESTS = st.lists(st.tuples(st.sampled_from(Priority), st.floats(0, 20)), min_size=1, max_size=60)
+LATER_S = st.sampled_from([0.0, 0.0, 0.0, 0.5]) | st.floats(0, 20)  # in bursts, mostly
+REQUESTS = st.lists(st.tuples(st.sampled_from(Priority), LATER_S), min_size=1, max_size=60)
 
 
 @given(REQUESTS)
@@ -133,6 +134,10 @@ def test_headers_of_the_past_mean_nothing_when_clocks_differ() -> None:
     b.observe(limit=200, remaining=0, resets_at=-5.0, now=0.0)
     ask(b, Priority.POLL, 0.0, 1)
     assert take_all(b, 0.0) == [1]
+    b.observe(limit=200, remaining=0, resets_at=30.0, now=1.0)
+    b.observe(limit=200, remaining=100, resets_at=-5.0, now=1.0)
+    ask(b, Priority.POLL, 1.0, 2)
+    assert take_all(b, 1.0) == []
 
 
 def test_nothing_leaves_until_the_reset_when_the_broker_refused() -> None:

@@ -186,4 +186,4 @@ def test_cash_and_quantity_are_the_sums_of_all_fills_when_they_come_in_order(row
         assert account.held == ({AAPL: Decimal(held)} if held else {})
         for position in account.mirror.positions.values():
             assert position.cost is not None
-            assert abs(position.cost - position.entry_price * position.units) < Decimal("1E-9")
+            assert abs(position.cost - position.entry_price * position.units) < Decimal("1E-6")
