@@ -172,6 +172,8 @@ class Desk:
             self.combos[order.id] = (account, order)
             multileg.attempt(self, account, order)
             return
+        if groups.has_given_way(account, order):
+            return
         price = self.price_for(asset, order.side)
         if order.target is None:
             order.target = target_units(order, price, account.ledger.qty(asset))
@@ -179,6 +181,7 @@ class Desk:
         for event in events:
             if isinstance(event, OrderAccepted) and event.order.client_order_id == order.id:
                 order.engine_id = event.order.id
+        groups.give_way(self, account, order)
         self._deliver(events)
 
     def unroute(self, account: Account, order: Order) -> bool:
@@ -260,6 +263,7 @@ class Desk:
             case OrderFilled() | OrderPartiallyFilled():
                 order = account.orders.get(event.order.client_order_id or "")
                 if order is not None:
+                    order.triggered = order.triggered or event.order.triggered
                     executions.book(self, account, order, event.deal.filled_units, event.deal.price)
             case OrderCancelled():
                 order = account.orders.get(event.order.client_order_id or "")
@@ -276,3 +280,4 @@ class Desk:
                 order.triggered = order.triggered or event.order.triggered
                 if order.type == "trailing_stop":
                     order.hwm, order.stop_price = event.order.trail_extreme, event.order.stop_price
+                groups.give_way(self, account, order)

@@ -30,12 +30,27 @@ def after_fill(desk: Desk, account: Account, order: Order) -> None:
             desk.end(account, other, Status.CANCELED, "canceled")
         else:
             _shrink(desk, account, other, order)
+    give_way(desk, account, order)
 
 
 def after_end(desk: Desk, account: Account, order: Order) -> None:
     """An order of a group was canceled, has expired or was rejected: the rest of the group goes too."""
     for other in account.group_of(order):
         desk.end(account, other, Status.CANCELED, "canceled")
+
+
+def give_way(desk: Desk, account: Account, order: Order) -> None:
+    """Once a stop is triggered its rest trades at any price: the take-profit stops working beside it, or one price
+    could fill both."""
+    if order.role == "stop_loss" and order.triggered:
+        for other in account.group_of(order):
+            desk.unroute(account, other)
+
+
+def has_given_way(account: Account, order: Order) -> bool:
+    """Whether this take-profit's stop is triggered."""
+    others = account.group_of(order) if order.role == "take_profit" else []
+    return any(other.role == "stop_loss" and other.triggered for other in others)
 
 
 def _shrink(desk: Desk, account: Account, other: Order, traded: Order) -> None:

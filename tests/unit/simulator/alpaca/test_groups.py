@@ -227,3 +227,22 @@ def test_group_with_a_replacement_on_its_way_is_closed_whole(house: House) -> No
     house.world.close_all(house.account, True, house.now_ms)
     assert house.events() == ["canceled", "canceled", "rejected", "new", "fill"]
     assert (house.status(newer), house.account.open_orders) == ("rejected", {})
+
+
+def test_triggered_stop_and_take_profit_never_trade_at_one_price(house: House) -> None:
+    order = house.bracket(10, profit="220", loss="190")
+    house.quote("AAPL", "190", bid_size="4")
+    house.events()
+    house.quote("AAPL", "225")
+    assert house.events() == ["fill", "canceled"]
+    assert (house.status(order["legs"][1]), house.world.positions(house.account)) == ("filled", [])
+
+
+def test_exits_hold_what_the_entry_has_bought_so_far(house: House) -> None:
+    order = house.bracket(10, profit="220", loss="190", type="limit", limit_price="199")
+    house.quote("AAPL", "199", ask_size="4")
+    held = house.position()
+    assert (held["qty"], held["qty_available"]) == ("4", "0")
+    house.cancel(order)
+    house.advance()
+    assert (house.position()["qty_available"], house.status(order["legs"][0])) == ("4", "canceled")

@@ -20,7 +20,7 @@ from tests.unit.simulator.alpaca.house import CALL, HIGH_CALL, House, dec
 FINAL = {"filled", "canceled", "expired", "replaced", "rejected"}
 # What may be said of an order after what, written down from reference §8.2 and not from the code.
 NEXT = {
-    "": {"new", "accepted", "held", "rejected"},
+    "": {"new", "accepted", "held", "rejected", "canceled"},  # an oco whose take-profit fills at once
     "accepted": {"new", "accepted", "canceled", "expired", "rejected", "pending_cancel"},
     "held": {"new", "accepted", "canceled", "expired", "pending_cancel", "restated"},
     "new": {"partial_fill", "fill", "canceled", "expired", "pending_cancel", "pending_replace", "restated"},

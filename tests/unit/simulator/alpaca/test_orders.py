@@ -353,3 +353,21 @@ def test_events_carry_ids_that_sort_and_nanoseconds(house: House) -> None:
     assert all(stamp.startswith("2026-11-18T11:06:40.00") for stamp in stamps)
     assert payloads[0]["order"]["submitted_at"].endswith("-05:00")
     assert payloads[0]["order"]["cancel_requested_at"] is None
+
+
+def test_partial_fill_does_not_undo_a_cancel_on_its_way(house: House) -> None:
+    order = house.limit("AAPL", 10, "buy", "195")
+    house.cancel(order)
+    house.quote("AAPL", "195", ask_size="4")
+    assert (house.status(order), house.order(order)["filled_qty"]) == ("pending_cancel", "4")
+    house.advance()
+    assert (house.status(order), house.position()["qty"]) == ("canceled", "4")
+
+
+def test_resting_order_does_not_trade_while_the_market_is_closed(house: House) -> None:
+    order = house.limit("AAPL", 10, "buy", "195", time_in_force="gtc")
+    house.world.set_market("closed", house.now_ms)
+    house.quote("AAPL", "190")
+    assert house.status(order) == "new"
+    house.world.set_market("open", house.now_ms)
+    assert house.order(order)["filled_avg_price"] == "190"
