@@ -70,7 +70,7 @@ def decode(data: bytes, encoding: Encoding, *, is_text: bool) -> dict[str, Any]:
     """One message of a client. Text frames are JSON whatever the encoding. Raises BadMessage."""
     try:
         if encoding is Encoding.MSGPACK and not is_text:
-            message = msgpack.unpackb(data, strict_map_key=True)
+            message = msgpack.unpackb(data)
         else:
             message = orjson.loads(data)
     except (ValueError, TypeError, msgpack.UnpackException) as cause:

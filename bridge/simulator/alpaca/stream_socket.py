@@ -134,8 +134,6 @@ class StreamSocket(asyncio.Protocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            self._orderly = False
         self._http.connection_lost(exc)
         self._end()
 

@@ -61,6 +61,7 @@ def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
         b"\xc1",  # never used
         b"\x81\xa1a",  # a map that ends before its value
         b"\x81\x90\x01",  # a list as a key
+        b"\x81\x01\x01",  # a number as a key
         b"\xdf\xff\xff\xff\xff",  # a map of four billion entries
         b"\x91" * 5_000,  # too deep
         b"\x80\x80",  # more than one
