@@ -69,10 +69,8 @@ def encode(document: Any, encoding: Encoding) -> bytes:
 def decode(data: bytes, encoding: Encoding, *, is_text: bool) -> dict[str, Any]:
     """One message of a client. Text frames are JSON whatever the encoding. Raises BadMessage."""
     try:
-        if encoding is Encoding.MSGPACK and not is_text:
-            message = msgpack.unpackb(data)
-        else:
-            message = orjson.loads(data)
+        packed = encoding is Encoding.MSGPACK and not is_text
+        message = msgpack.unpackb(data) if packed else orjson.loads(data)
     except (ValueError, TypeError, msgpack.UnpackException) as cause:
         raise BadMessage("neither JSON nor MessagePack") from cause
     if not isinstance(message, dict):
