@@ -1,7 +1,8 @@
 """Normalised facts about one account. An adapter makes them, the mirror applies them; both are broker-neutral.
 
 A price tick is not an event object: it goes straight to `AccountMirror.set_quote`, because ticks outnumber
-everything else by orders of magnitude (DESIGN §4).
+everything else by orders of magnitude (DESIGN §4). Nobody changes a fact once it is made. Those that come often are not
+frozen all the same: in Python that makes each several times as dear.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from core.orders import Order, Side
 from core.positions import Position
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BalanceChanged:
     """A new balance; the highest `version` wins (None: the broker has no versions, last one wins)."""
 
@@ -37,7 +38,7 @@ class AccountChanged:
     used_margin: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PositionChanged:
     """The whole position as it is now (opened or changed).
 
@@ -48,7 +49,7 @@ class PositionChanged:
     margin_known: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PositionClosed:
     """The position does not exist any more. `at_ms` 0 when the broker gives no time."""
 
@@ -72,14 +73,14 @@ class StopLossMoved:
     stop_loss: Decimal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OrderChanged:
     """The whole working order as it is now (placed or changed)."""
 
     order: Order
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OrderGone:
     """The order works no more: filled, cancelled, expired or rejected."""
 
@@ -87,7 +88,7 @@ class OrderGone:
     at_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fill:
     """One execution of an order. `recovered`: no live message told of it, it was found afterwards.
 
@@ -116,7 +117,7 @@ Event = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Execution:
     """What one broker message says, applied whole and once.
 

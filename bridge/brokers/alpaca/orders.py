@@ -51,7 +51,7 @@ _TYPES = {
 
 def order_events(source: Document, assets: Assets, known: Mapping[str, Order], at_ms: int = 0) -> list[Event]:
     """What an order document says of the order and of its legs, each as it is now. `at_ms`: when it was said."""
-    events = [_order_event(source, assets, known, at_ms)]
+    events: list[Event] = [_order_event(source, assets, known, at_ms)]
     if source.get("legs"):
         events.extend(_order_event(leg, assets, known, at_ms) for leg in legs_of(source))
     return events
@@ -102,6 +102,9 @@ def _order(key: str, state: OrderStatus, source: Document, assets: Assets, known
         state = OrderStatus.PARTIALLY_FILLED
     limit, created, updated = source.get("limit_price"), source.get("created_at"), source.get("updated_at")
     updated_ms = to_ms(updated)
+    if limit is not None:
+        limit = number(limit) if source.get("order_class") == "mleg" else price(limit)  # a credit is negative
+    stop = source.get("stop_price")
     made = Order(
         id=key,
         instrument_id=_instrument_id(source, assets, known),
@@ -109,8 +112,8 @@ def _order(key: str, state: OrderStatus, source: Document, assets: Assets, known
         type=_type(source, known),
         units=_units(source, known, filled),
         filled_units=filled,
-        limit_price=number(limit) if source.get("order_class") == "mleg" else price(limit),  # a credit is negative
-        stop_price=price(source.get("stop_price")),
+        limit_price=limit,
+        stop_price=None if stop is None else price(stop),
         status=state,
         created_at_ms=(updated_ms if created == updated else to_ms(created)) or to_ms(source.get("submitted_at")),
         updated_at_ms=updated_ms or at_ms,
