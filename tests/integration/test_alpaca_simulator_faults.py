@@ -40,7 +40,7 @@ class TestTable:
     def test_unknown_ids_and_wrong_parameters_are_refused(self, sim: Simulator) -> None:
         with pytest.raises(NotFound):
             sim.actions.fault("N99")
-        for parameters in ({"zz": 1}, {"probability": 2}, {"count": 0}, {"environment": "demo"}):
+        for parameters in ({"zz": 1}, {"probability": 2}, {"count": 0}, {"environment": "moon"}):
             with pytest.raises(InvalidInput):
                 sim.actions.fault("N21", **parameters)
         with pytest.raises(NotFound):
@@ -81,6 +81,12 @@ class TestTable:
         sim.actions.fault("N21", environment="live")
         buy(sim)
         assert await settled(talk) == ["new", "fill"]
+
+    async def test_paper_may_be_called_demo(self, sim: Simulator, talk: Stream) -> None:
+        sim.actions.fault("N21", environment="demo")
+        buy(sim)
+        assert await settled(talk) == []
+        assert sim.actions.active_faults()[0]["parameters"] == {"environment": "paper"}
 
 
 class TestConnections:

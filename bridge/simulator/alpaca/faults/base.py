@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from bridge.simulator.alpaca.access import Caller
 from bridge.simulator.alpaca.hooks import RestCall
@@ -32,7 +32,7 @@ class Fault(BaseModel):
     instant: ClassVar[bool] = False
 
     accounts: list[str] | None = Field(None, description="account ids it is limited to; absent: all")
-    environment: Literal["paper", "live"] | None = Field(None, description="limit to one environment")
+    environment: Literal["paper", "live"] | None = Field(None, description="limit to one environment (demo = paper)")
     count: int | None = Field(None, ge=1, description="effects after which it ends; absent: no limit")
     probability: float = Field(1.0, ge=0, le=1, description="chance of each effect")
     duration_s: float | None = Field(None, alias="durationSeconds", gt=0, description="ends after so many seconds")
@@ -41,6 +41,12 @@ class Fault(BaseModel):
     _streams: Any = PrivateAttr()
     _until: float | None = PrivateAttr(None)
     _effects: int = PrivateAttr(0)
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _in_own_words(cls, value: object) -> object:
+        """The bridge says demo where Alpaca says paper."""
+        return "paper" if value == "demo" else value
 
     @property
     def services(self) -> Services:
