@@ -129,8 +129,8 @@ async def test_a_token_is_shown_as_bearer_when_asked(host: Host, make: Callable[
 
 async def test_open_orders_are_read_to_the_end_when_there_are_many(host: Host, make: Callable[..., World]) -> None:
     """Newest first; three of one instant lie across the end of the first page, and `until` is exclusive."""
-    at = [f"2026-11-20T14:30:{n // 20:02d}.{n % 20 // 3:03d}{n % 3}Z" for n in range(1100)]
-    rows = [an_order(id=f"o{n}", submitted_at=at[n]) for n in reversed(range(1100))]
+    at = [f"2026-11-20T14:30:{n // 20:02d}.{n % 20 // 3:03d}Z" for n in range(1101)]
+    rows = [an_order(id=f"o{n}", submitted_at=at[n]) for n in reversed(range(1101))]
 
     def answer(request: web.Request) -> Answer:
         query = request.query
@@ -231,17 +231,19 @@ async def test_each_refusal_is_a_fault_when_the_broker_refuses(host: Host, make:
     assert fault.reason.code is ReasonCode.TOKEN_REVOKED
 
 
-async def test_nothing_leaves_until_the_reset_when_there_were_too_many(host: Host, make: Callable[..., World]) -> None:
-    reset = str(SystemClock().now_ms() // 1000 + 100)
-    said = {"X-RateLimit-Limit": "200", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
+@pytest.mark.parametrize("name", ["X-RateLimit-Reset", "Retry-After", None])
+async def test_nothing_leaves_until_the_reset_when_there_were_too_many(
+    host: Host, make: Callable[..., World], name: str | None
+) -> None:
+    values = {"X-RateLimit-Reset": str(SystemClock().now_ms() // 1000 + 100), "Retry-After": "100", None: ""}
+    said = {name: values[name]} if name is not None else {}
     host.answering = lambda request: web.json_response({"code": 42910000}, status=429, headers=said)
-    world = make()
-    fault = await fault_of(world.requests.account(Priority.LOGIN))
-    assert fault.kind is FaultKind.THROTTLE
-    assert fault.retry_after_s is not None
-    assert 90 < fault.retry_after_s < 105
-    fault = await fault_of(world.requests.positions(Priority.LOGIN))
-    assert fault.kind is FaultKind.THROTTLE
+    world = make(throttle_s=100.0, queue_timeout_s=5.0)
+    for ask in (world.requests.account, world.requests.positions):
+        fault = await fault_of(ask(Priority.LOGIN))
+        assert fault.kind is FaultKind.THROTTLE
+        assert fault.retry_after_s is not None
+        assert 90 < fault.retry_after_s < 105
     assert len(host.asked) == 1
 
 
@@ -323,9 +325,9 @@ async def test_it_is_a_fault_when_an_answer_never_ends(
     host: Host, make: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.brokers.alpaca.rest.LARGEST_ANSWER", 10_000)
-    host.answering = lambda request: web.Response(body=b"[" + b"1," * 10_000 + b"1]")
+    host.answering = lambda request: [a_position()] * 1000
     fault = await fault_of(make().requests.positions(Priority.LOGIN))
-    assert fault.kind is FaultKind.TRANSIENT
+    assert (fault.kind, fault.reason.code) == (FaultKind.TRANSIENT, ReasonCode.BROKER_ERROR)
 
 
 async def test_nobody_is_followed_elsewhere_when_an_answer_redirects(host: Host, make: Callable[..., World]) -> None:
