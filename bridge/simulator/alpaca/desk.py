@@ -15,13 +15,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from bridge.simulator.alpaca import executions, groups, multileg
 from bridge.simulator.alpaca.account import Account
 from bridge.simulator.alpaca.catalogue import CRYPTO, Asset, Catalogue
 from bridge.simulator.alpaca.margin import Figures, figures
 from bridge.simulator.alpaca.orders import FINAL, Order, Status, order_document
 from bridge.simulator.alpaca.prices import Offer, Prices
 from bridge.simulator.alpaca.routing import engine_request, target_units
+from bridge.simulator.alpaca.rules import Rules
 from bridge.simulator.alpaca.stamps import Stamps, utc_text
 from core.orders import TimeInForce
 from core.paper_trader import (
@@ -67,6 +67,7 @@ class Desk:
         self.prices = prices
         self.stamps = stamps
         self.crypto_fee = crypto_fee
+        self.rules: Rules
         self.on_update: OnUpdate = lambda account_id, payload: None
         self.accounts: dict[str, Account] = {}
         self.state = "open"
@@ -106,7 +107,7 @@ class Desk:
         )
         for account, order in list(self.combos.values()):
             if any(account.orders[leg].asset is offer.asset for leg in order.legs):
-                multileg.attempt(self, account, order)
+                self.rules.combine(account, order)
 
     def retry_rests(self) -> None:
         """Evaluate what is left of partial fills again at the present prices, unless those offer so much only."""
@@ -170,9 +171,9 @@ class Desk:
         asset = order.asset
         if asset is None:
             self.combos[order.id] = (account, order)
-            multileg.attempt(self, account, order)
+            self.rules.combine(account, order)
             return
-        if groups.has_given_way(account, order):
+        if self.rules.stays_out(account, order):
             return
         price = self.price_for(asset, order.side)
         if order.target is None:
@@ -181,7 +182,7 @@ class Desk:
         for event in events:
             if isinstance(event, OrderAccepted) and event.order.client_order_id == order.id:
                 order.engine_id = event.order.id
-        groups.give_way(self, account, order)
+        self.rules.triggered(account, order)
         self._deliver(events)
 
     def unroute(self, account: Account, order: Order) -> bool:
@@ -221,7 +222,7 @@ class Desk:
             return
         self.move(account, order, status, event)
         if status is not Status.REPLACED:
-            groups.after_end(self, account, order)
+            self.rules.ended(account, order)
 
     def announce(self, account: Account, order: Order, event: str, at_ns: int, **extra: Any) -> None:
         """Send one trade update."""
@@ -264,7 +265,7 @@ class Desk:
                 order = account.orders.get(event.order.client_order_id or "")
                 if order is not None:
                     order.triggered = order.triggered or event.order.triggered
-                    executions.book(self, account, order, event.deal.filled_units, event.deal.price)
+                    self.rules.filled(account, order, event.deal.filled_units, event.deal.price)
             case OrderCancelled():
                 order = account.orders.get(event.order.client_order_id or "")
                 if order is not None and order.engine_id == event.order.id:
@@ -280,4 +281,4 @@ class Desk:
                 order.triggered = order.triggered or event.order.triggered
                 if order.type == "trailing_stop":
                     order.hwm, order.stop_price = event.order.trail_extreme, event.order.stop_price
-                groups.give_way(self, account, order)
+                self.rules.triggered(account, order)

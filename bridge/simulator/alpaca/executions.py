@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from bridge.simulator.alpaca import groups
 from bridge.simulator.alpaca.account import Account
 from bridge.simulator.alpaca.activities import fill_activity, money_activity
 from bridge.simulator.alpaca.catalogue import CRYPTO, Asset
+from bridge.simulator.alpaca.desk import Desk
 from bridge.simulator.alpaca.numbers import EXACT, NANO, ZERO, text
 from bridge.simulator.alpaca.orders import PENDING, Order, Status
-
-if TYPE_CHECKING:
-    from bridge.simulator.alpaca.desk import Desk
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,9 @@ Invariant: what the exits of a group can still trade is never more than the entr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bridge.simulator.alpaca.account import Account
+from bridge.simulator.alpaca.desk import Desk
 from bridge.simulator.alpaca.orders import Order, Status
-
-if TYPE_CHECKING:
-    from bridge.simulator.alpaca.desk import Desk
 
 
 def after_fill(desk: Desk, account: Account, order: Order) -> None:

@@ -8,15 +8,13 @@ execution of its own. Legs never leave the parent: they have its state and are l
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bridge.simulator.alpaca import executions
 from bridge.simulator.alpaca.account import Account
+from bridge.simulator.alpaca.desk import Desk
 from bridge.simulator.alpaca.numbers import ZERO, text
 from bridge.simulator.alpaca.orders import Order, Status
-
-if TYPE_CHECKING:
-    from bridge.simulator.alpaca.desk import Desk
 
 
 def net_price(desk: Desk, account: Account, order: Order) -> Decimal:

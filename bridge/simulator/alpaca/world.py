@@ -28,6 +28,7 @@ from bridge.simulator.alpaca import (
 )
 from bridge.simulator.alpaca.account import LIVE, PAPER, Account, account_id, account_number
 from bridge.simulator.alpaca.catalogue import Catalogue
+from bridge.simulator.alpaca.consequences import Consequences
 from bridge.simulator.alpaca.desk import Desk, OnUpdate
 from bridge.simulator.alpaca.hours import STATES, Hours
 from bridge.simulator.alpaca.prices import Prices, Tick
@@ -84,6 +85,7 @@ class World:
             crypto_fee=settings.crypto_fee,
             now_ms=now_ms,
         )
+        self.desk.rules = Consequences(self.desk)
         self._hours = Hours(self.desk, now_ms)
         self.accounts: dict[str, Account] = self.desk.accounts
         self.of_user: dict[int, list[Account]] = {}

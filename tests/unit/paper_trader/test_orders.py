@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core.paper_trader import (
@@ -305,3 +307,26 @@ def test_netted_order_names_no_position_until_it_fills(bench: Bench) -> None:
     assert only(first, OrderFilled).order.position_id == bench.position("n").id
     second = only(bench.place("buy", "limit", 1000, account="n", limit_price="1.09"), OrderAccepted)
     assert second.position == bench.position("n")
+
+
+def test_trailing_stop_goes_on_from_the_best_price_it_brings(bench: Bench) -> None:
+    events = bench.place("sell", "trailing_stop", 1000, trail_amount="0.001", trail_extreme=dec("1.105"))
+    accepted = only(events, OrderAccepted)
+    assert (accepted.order.trail_extreme, accepted.order.stop_price) == (dec("1.105"), dec("1.104"))
+    assert kinds(events)[1] == "OrderFilled"  # the market at 1.1 is beyond that stop already
+    events = bench.place("sell", "trailing_stop", 1000, trail_amount="0.01", trail_extreme=dec("1.105"))
+    assert only(events, OrderAccepted).order.stop_price == dec("1.095")
+    assert kinds(bench.quote("1.10300", "1.10310")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "prices"),
+    [
+        ("limit", {"limit_price": "1.2", "trail_extreme": dec("1.1")}),
+        ("trailing_stop", {"trail_amount": "0.01", "trail_extreme": dec(-1)}),
+    ],
+)
+def test_best_price_brought_along_is_refused_when_it_makes_no_sense(
+    bench: Bench, kind: str, prices: dict[str, Any]
+) -> None:
+    assert kinds(bench.place("sell", kind, 1000, **prices)) == ["RequestRejected"]
