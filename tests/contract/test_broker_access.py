@@ -102,6 +102,8 @@ async def test_refusal_is_final_when_consent_was_withdrawn(rig: BrokerRig) -> No
             await watched.come_back()
         assert refused.value.kind is FaultKind.FATAL_USER
         assert refused.value.reason.code in FINAL
+    await watched.session.logout()
+    assert rig.broker.metrics()["accounts"] == 1  # nothing is kept for who may not come back
     assert other.faults == []
     rig.open(rig.account(2), rig.instruments[0])
     await other.true()
