@@ -79,8 +79,9 @@ class Executions:
     def heard(self, facts: Facts, now: float) -> None:
         """The stream told these facts and they were applied; `now` monotonic seconds."""
         for fill in facts.fills:
+            if fill.execution_id not in self._pending:  # REST has not shown it yet
+                self._recent[fill.execution_id] = now
             self._include(fill.execution_id)
-            self._recent[fill.execution_id] = now
         for event in facts.execution.events:
             if type(event) is OrderChanged:
                 _keep(self._working, event.order.id, now, REMEMBERED_ORDERS)

@@ -183,6 +183,19 @@ def test_a_message_is_told_live_when_it_comes_before_the_reading_that_found_it_i
     assert [fill.recovered for fill in hub.mirror.fills] == [False]
 
 
+def test_a_reading_is_accepted_when_the_stream_tells_late_what_an_earlier_reading_showed() -> None:
+    hub = Hub()
+    hub.start()
+    assert hub.judge(hub.read(hub.begin(), ("e1", NOW))) is Verdict.NEWER
+    mark = hub.begin()
+    hub.hear(a_fill("e1", order=DONE))
+    parts = {"account": an_account(cash="600"), "positions": (a_position(),)}
+    reading = hub.read(mark, ("e1", NOW), before=(), **parts)
+    assert hub.judge(reading) is Verdict.ACCEPT
+    assert hub.accept(reading) == ()
+    assert hub.mirror.balance == Decimal(600)
+
+
 def test_a_reading_is_stale_when_it_does_not_list_an_order_that_was_just_placed() -> None:
     hub = Hub()
     hub.start()
@@ -221,6 +234,18 @@ def test_what_the_stream_said_meanwhile_is_replayed_when_a_reading_is_taken_as_i
     assert hub.mirror.balance == Decimal(200)
     assert hub.mirror.positions[AAPL].units == Decimal(8)
     assert list(hub.mirror.orders) == ["o1", "o2"]
+
+
+def test_an_execution_is_not_counted_twice_when_it_was_heard_during_a_reading_that_shows_it() -> None:
+    hub = Hub()
+    hub.start()
+    mark = hub.begin()
+    hub.hear(a_fill("e1", order=DONE))
+    parts = {"account": an_account(cash="600"), "positions": (a_position(),)}
+    reading = hub.read(mark, ("e1", NOW), **parts)
+    assert hub.judge(reading) is Verdict.NEWER
+    hub.accept(reading)  # the last try
+    assert (hub.mirror.balance, hub.mirror.positions[AAPL].units) == (Decimal(600), Decimal(4))
 
 
 def test_an_execution_that_was_heard_before_is_not_counted_twice_when_rest_never_shows_it() -> None:
@@ -333,5 +358,6 @@ def test_memory_stays_bounded_when_executions_go_on(monkeypatch: pytest.MonkeyPa
         hub.accept(reading)
     sizes = [len(getattr(hub.memory, name)) for name in ("_included", "_pending", "_recent", "_working", "_gone")]
     assert max(sizes) <= 10
+    assert not any(fill.recovered for fill in hub.mirror.fills)
     assert hub.memory.included("e0")  # still looked at: forgotten last
     assert not hub.memory.included("e5")
