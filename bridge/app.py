@@ -115,6 +115,7 @@ def _alpaca(settings: Settings) -> AlpacaSettings:
         auth_url=settings.alpaca_auth_url,
         token_url=settings.alpaca_token_url,
         requests_per_minute=settings.alpaca_requests_per_minute,
+        dials_per_second=settings.alpaca_dials_per_second,
         poll_s=settings.alpaca_poll_seconds,
     )
 

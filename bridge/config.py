@@ -200,6 +200,9 @@ class Settings(BaseSettings):
     alpaca_requests_per_minute: int = setting(
         180, "Requests for one account; Alpaca allows 200.", unit="requests/min", ge=20, le=100_000
     )
+    alpaca_dials_per_second: int = setting(
+        5, "New trading streams per second: how fast accounts come back after a cut.", unit="dials/s", ge=1, le=1000
+    )
     alpaca_poll_seconds: float = setting(
         10.0, "How often prices that no stream brings are asked for.", unit="s", ge=1, le=60
     )

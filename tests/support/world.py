@@ -10,7 +10,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def record_key(user_id: str, broker: str = "ctrader") -> str:
 
 @dataclass(slots=True)
 class World:
-    """Handles on the running parts. `users` are `user-1` … `user-n`."""
+    """Handles on the running parts. `users` are `user-1` … `user-n`; `accounts` those of each at the world's broker."""
 
     valkey: ValkeyServer
     simulator: BridgeProcess
@@ -57,6 +57,7 @@ class World:
     users: Sequence[str]
     accounts: dict[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)  # of the bridge, to start it once more
+    broker: str = "ctrader"
 
     async def sim(self, method: str, path: str, body: object = None, *, refusable: bool = False) -> Any:
         """Call the simulator's admin API. `refusable`: the broker may refuse the trade (409)."""
@@ -75,9 +76,17 @@ class World:
             data = await answer.json(content_type=None)
             return {**data, "_status": answer.status}
 
+    def at(self, broker: str, users: Sequence[str]) -> "World":
+        """The same parts, seen from another broker."""
+        return replace(self, broker=broker, users=users, accounts={})
+
+    async def broker_sim(self, method: str, path: str, body: object = None, **more: bool) -> Any:
+        """Call an admin route that is this broker's own: counters, faults, prices."""
+        return await self.sim(method, f"/{self.broker}{path}", body, **more)
+
     async def start(self, user: str, **more: object) -> Any:
         """Start a session, waiting out the rate limit as a well-behaved caller does."""
-        body = {"userId": user, "broker": "ctrader", **more}
+        body = {"userId": user, "broker": self.broker, **more}
         while (answer := await self.api("POST", "/api/start-session", key=APP_KEY, body=body))["_status"] == 429:
             await asyncio.sleep(0.5)
         assert answer["_status"] == 202, answer
@@ -130,7 +139,7 @@ class World:
         import redis  # the plain synchronous client: an independent reader
 
         with redis.Redis.from_url(self.valkey.url) as client:
-            raw = client.mget([record_key(user) for user in users or self.users])
+            raw = client.mget([record_key(user, self.broker) for user in users or self.users])
         return [None if item is None else json.loads(item) for item in raw]
 
 
@@ -181,6 +190,6 @@ async def running_world(
         try:
             yield world
         except BaseException:
-            print(world.bridge.output)  # a failed run explains itself
+            print(world.simulator.output, world.bridge.output)  # a failed run explains itself
             raise
         await world.search_stores()
