@@ -96,6 +96,23 @@ async def test_only_the_user_can_help_when_the_own_credential_was_revoked(what: 
         assert all(told.kind is not FaultKind.FATAL_USER for told in stays.faults)
 
 
+async def test_each_session_is_told_of_its_own_credential_when_the_one_in_use_is_revoked() -> None:
+    async with alpaca_rig({"slot_seconds": 60.0}) as rig:
+        by_keys, by_token = watch(rig), with_token(rig)
+        await by_keys.login()
+        await by_token.login()
+        rig.sim.services.access.on_revoked.clear()  # the stream itself stays, as a broker may let it
+        rig.act.revoke(1, "keys")
+        rig.open(rig.account(1), "AAPL")  # what is read after it is refused
+        await by_keys.lost_once()
+        assert [fault.kind for fault in by_keys.faults] == [FaultKind.FATAL_USER]
+        assert [fault.kind for fault in by_token.faults] == [FaultKind.TRANSIENT]
+        await by_token.come_back()
+        await by_token.true()
+        assert rig.act.counters()["refusedSlots"] == 0
+        assert by_keys.session.contact_monotonic is None
+
+
 async def test_other_session_goes_on_with_its_own_credential_when_the_first_leaves() -> None:
     async with alpaca_rig() as rig:
         by_keys, by_token = watch(rig), with_token(rig)

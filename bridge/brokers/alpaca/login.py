@@ -20,9 +20,10 @@ from bridge.brokers.alpaca.instruments import AssetClass
 from bridge.brokers.alpaca.members import Login
 from bridge.brokers.alpaca.pricing import take_prices
 from bridge.brokers.alpaca.reading import Reading, Verdict, judge
-from bridge.brokers.alpaca.snapshot import Assembled, assemble, missing_orders, with_updates
+from bridge.brokers.alpaca.snapshot import assemble, missing_orders, with_updates
 from bridge.brokers.alpaca.stream import TradingStream
 from bridge.brokers.base import BrokerFault, ReasonCode, Stage
+from core.account import Snapshot
 from core.errors import ProtocolViolation
 from core.reconcile import rebuild
 
@@ -99,10 +100,10 @@ async def _synchronise(hub: AccountHub, stream: TradingStream, priority: Priorit
             verdict = _judge(hub, reading)
             if hub.overflowed:
                 stats.count("buffer_overflows")
-            elif verdict is Verdict.ACCEPT or not tries_left:
-                assembled = _assemble(hub, reading)
-                if doubted or not doubtful(hub.mirror, assembled.snapshot):
-                    return _swap(hub, reading, assembled)
+            elif verdict is Verdict.ACCEPT or (not tries_left and _better_than_nothing(hub, verdict)):
+                snapshot, prices = _assemble(hub, reading)
+                if doubted or not doubtful(hub.mirror, snapshot):
+                    return _swap(hub, reading, snapshot, prices)
                 doubted = True
                 stats.count("readings.doubted")
                 await asyncio.sleep(settings.confirm_delay_s if hub.live else 0.0)
@@ -112,6 +113,12 @@ async def _synchronise(hub: AccountHub, stream: TradingStream, priority: Priorit
     finally:
         hub.buffer = None
     raise faults.transient(ReasonCode.SNAPSHOT_REFUSED, "The account changes too fast to be read; it is tried again.")
+
+
+def _better_than_nothing(hub: AccountHub, verdict: Verdict) -> bool:
+    """Whether a reading that does not hold together is used when no other is to be had. A live account keeps what the
+    stream said rather than go back to what REST said before it."""
+    return verdict is Verdict.NEWER or not hub.live
 
 
 def _check_account(hub: AccountHub, reading: Reading) -> None:
@@ -140,34 +147,31 @@ def _judge(hub: AccountHub, reading: Reading) -> Verdict:
     return verdict
 
 
-def _assemble(hub: AccountHub, reading: Reading) -> Assembled:
+def _assemble(hub: AccountHub, reading: Reading) -> tuple[Snapshot, dict[str, int]]:
+    """The reading with what the stream said meanwhile, and its prices."""
+    mirror, memory = hub.mirror, hub.memory
     try:
-        assembled = assemble(reading, hub.mirror, hub.assets, hub.memory)
+        found = assemble(reading, mirror, hub.assets, memory)
+        snapshot = with_updates(found.snapshot, hub.buffer or (), reading, mirror, hub.assets, memory)
     except ProtocolViolation as error:
         hub.context.stats.count("quarantined")
         raise faults.snapshot_refused() from error
-    if assembled.left_out:
-        hub.context.stats.count("orders_left_out", assembled.left_out)
-    return assembled
+    if found.left_out:
+        hub.context.stats.count("orders_left_out", found.left_out)
+    return snapshot, found.prices
 
 
-def _swap(hub: AccountHub, reading: Reading, assembled: Assembled) -> int:
-    """The mirror becomes the reading, with what the stream said meanwhile. No await in here."""
-    context, mirror, memory = hub.context, hub.mirror, hub.memory
-    now, buffered = context.clock.monotonic(), hub.buffer or []
-    before = Contents.of(mirror)
-    try:
-        snapshot = with_updates(assembled.snapshot, buffered, reading, mirror, hub.assets, memory)
-    except ProtocolViolation as error:
-        context.stats.count("quarantined")
-        raise faults.snapshot_refused() from error
+def _swap(hub: AccountHub, reading: Reading, snapshot: Snapshot, prices: dict[str, int]) -> int:
+    """The mirror becomes the reading. Returns the number of lost events."""
+    context, mirror = hub.context, hub.mirror
+    now, before = context.clock.monotonic(), Contents.of(mirror)
     missing = rebuild(mirror, snapshot, (), context.clock.now_ms())
-    recovered = memory.accept(reading, hub.assets, now)
+    recovered = hub.memory.accept(reading, hub.assets, now)
     for fill in recovered:
         mirror.note_fill(fill)
     context.stats.count("fills_recovered", len(recovered))
     context.stats.count("fills", len(recovered))
-    take_prices(mirror, hub.following, assembled.prices, now - context.settings.slow_poll_s)
+    take_prices(mirror, hub.following, prices, now - context.settings.slow_poll_s)
     return lost_events(before, missing)
 
 

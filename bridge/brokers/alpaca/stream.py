@@ -206,8 +206,6 @@ class TradingStream:
 
     def _end(self, fault: BrokerFault) -> None:
         """Drop the socket and say why, once: to who waits for `open`, or to the owner."""
-        if self._ended:
-            return
         was_up = self.up
         self._drop()
         if was_up:
