@@ -7,8 +7,11 @@ prepared frames into that connection. Its second port is for `alpaca-py`, which 
 from __future__ import annotations
 
 import asyncio
+import copy
+import time
 import uuid
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -24,6 +27,9 @@ SOCKET: dict[str, Any] = {"compression": None, "ping_interval": None, "max_size"
 LIFE = ("new", "fill")  # what is kept of each order that passes, and sent again
 ORDERS = 2  # one that buys and one that sells, so that the position comes and goes
 BATCH = 50  # frames in one write: some 80 KiB
+TIMES = ("timestamp", "at", "created_at", "submitted_at", "updated_at", "filled_at")  # move on from frame to frame
+MOMENT = "@@@@-@@-@@T@@:@@:@@.@@@"
+EVENTS_PER_MS = 10
 ANSWERS = {
     "authenticate": {"stream": "authorization", "data": {"status": "authorized", "action": "authenticate"}},
     "listen": {"stream": "listening", "data": {"streams": ["trade_updates"]}},
@@ -38,6 +44,7 @@ class Sender:
         self._newest: dict[str, ServerConnection] = {}
         self._passed: list[dict[str, Any]] = []
         self._ready: list[bytes] = []
+        self._began_ms = 0
         self.last = ""  # the last execution of what is prepared
 
     @property
@@ -80,12 +87,17 @@ class Sender:
             and self.captured < ORDERS * len(LIFE)
         ):
             self._passed.append(update)
+            self._began_ms = time.time_ns() // 1_000_000
 
     def prepare(self, first: int, frames: int) -> None:
         """Make the frames of one pair of rounds: the orders that passed, again and again, each time new ones."""
-        life = [_Template(update) for update in self._passed]
+        life = [_Template(copy.deepcopy(update)) for update in self._passed]
         made = [
-            life[step % len(life)].frame(order=(first + step) // len(LIFE), execution=first + step)
+            life[step % len(life)].frame(
+                order=(first + step) // len(LIFE),
+                execution=first + step,
+                at_ms=self._began_ms + (first + step) // EVENTS_PER_MS,
+            )
             for step in range(frames)
         ]
         self.last = _uuid(first + frames - 1, 2).decode()
@@ -100,10 +112,14 @@ class Sender:
 
 
 class _Template:
-    """A trade update that passed, as a WebSocket frame whose ids can be changed in place."""
+    """A trade update that passed, as a WebSocket frame whose ids and times can be changed in place."""
 
     def __init__(self, update: dict[str, Any]) -> None:
         data = update["data"]
+        for place in (data, data["order"]):
+            for name in TIMES:
+                if place.get(name) is not None:
+                    place[name] = MOMENT + place[name][len(MOMENT) :]
         self._ids = [(str(data["order"]["id"]).encode(), "order")]
         if "execution_id" in data:
             self._ids.append((str(data["execution_id"]).encode(), "execution"))
@@ -111,14 +127,15 @@ class _Template:
             self._ids.append((str(data["event_id"]).encode(), "event"))
         self._bytes = Frame(Opcode.BINARY, orjson.dumps(update)).serialize(mask=False)
 
-    def frame(self, *, order: int, execution: int) -> bytes:
+    def frame(self, *, order: int, execution: int, at_ms: int) -> bytes:
         new = {"order": _uuid(order, 1), "execution": _uuid(execution, 2), "event": b"%026d" % execution}
         frame = self._bytes
         for old, which in self._ids:
             if len(old) != len(new[which]):
                 raise RuntimeError(f"an id of the {which} has {len(old)} characters")
             frame = frame.replace(old, new[which])
-        return frame
+        moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+        return frame.replace(MOMENT.encode(), f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}".encode())
 
 
 def _uuid(number: int, kind: int) -> bytes:
