@@ -67,10 +67,13 @@ class TestRest:
 
     async def test_an_answer_is_made_at_once_and_comes_late(self, sim: Simulator) -> None:
         sim.actions.fault("N22", lagSeconds=0, delaySeconds=0.2, parts=["positions"])
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         asked = asyncio.create_task(ask(sim, "/v2/positions"))
         await eventually(lambda: sim.counters.requests["GET /v2/positions"] == 1, within_s=5)
         buy(sim)
         assert (await asked)[1] == []
+        assert loop.time() - began >= 0.2  # a floor, which no busy machine can break
 
     @pytest.mark.parametrize(
         ("parameters", "expected"),
