@@ -59,7 +59,7 @@ class Broker:
 
 class Rig:
     def __init__(self, **changes: Any) -> None:
-        settings = AlpacaSettings(**{"data_feed": "off", **changes})
+        settings = AlpacaSettings(**{"data_feed": "off", "lag_first_s": 0.01, "lag_cap_s": 0.01, **changes})
         self.clock = ManualClock(NOW)
         self.stats, self.tasks = Stats(), Tasks("test")
         context = make_context(settings, self.clock, random.Random(1), self.tasks, self.stats)
