@@ -201,6 +201,6 @@ def _units_held(account: Account, order: Order) -> Decimal:
     if order.notional is not None and order.target is None and order.asset is not None:
         return abs(account.ledger.qty(order.asset))
     newer = account.open_orders.get(order.replacement or "")
-    if newer is not None and newer.qty is not None:
+    if newer is not None and newer.qty is not None and not order.role:  # an exit's size is its group's affair
         return max(order.remaining, newer.qty - order.filled_qty)
     return order.remaining

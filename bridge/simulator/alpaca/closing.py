@@ -31,7 +31,7 @@ def close_all(desk: Desk, account: Account, *, cancel_orders: bool) -> list[dict
     """DELETE /v2/positions: one row per position; with `cancel_orders` open orders are canceled first, at once."""
     if cancel_orders:
         for order in list(account.open_orders.values()):
-            if order.is_final or order.ratio_qty is not None:
+            if order.is_final or order.ratio_qty is not None or account.waits_to_replace(order):
                 continue
             if order.status is Status.PENDING_REPLACE:
                 replacing.drop(desk, account, order)

@@ -16,7 +16,7 @@ from bridge.simulator.alpaca.account import Account
 from bridge.simulator.alpaca.desk import Desk
 from bridge.simulator.alpaca.entry import TIMES_IN_FORCE
 from bridge.simulator.alpaca.entry_rules import TIMES_IN_FORCE as ALLOWED_TIMES
-from bridge.simulator.alpaca.entry_rules import check_minimum, check_price
+from bridge.simulator.alpaca.entry_rules import check_exits, check_minimum, check_price
 from bridge.simulator.alpaca.margin import reservation
 from bridge.simulator.alpaca.numbers import ZERO, read_decimal
 from bridge.simulator.alpaca.orders import Order, Status
@@ -64,6 +64,7 @@ def replace_order(desk: Desk, account: Account, order: Order, body: Mapping[str,
         newer.reserved = checks.unit_reserve(
             desk, order.asset, newer.type, newer.side, newer.limit_price, newer.stop_price
         )
+    _check_sibling(account, order, newer)
     _check_means(desk, account, order, newer)
     desk.file(account, newer)
     order.replacement = newer.id
@@ -165,6 +166,18 @@ def _check_changes(order: Order, changes: dict[str, Any]) -> None:
         raise unprocessable("qty must be greater than filled_qty")
     if qty != qty.to_integral_value() and asset.asset_class != "crypto":
         raise unprocessable("qty of a replacement must be a whole number")
+
+
+def _check_sibling(account: Account, order: Order, newer: Order) -> None:
+    """An exit's new price stays on its side of the other exit, and of what may replace that."""
+    if order.role not in ("take_profit", "stop_loss"):
+        return
+    entry_side = "sell" if order.side == "buy" else "buy"
+    for other in account.group_of(order):
+        for each in (other, account.open_orders.get(other.replacement or "")):
+            if each is not None and each.role != order.role:
+                profit, loss = (newer, each) if order.role == "take_profit" else (each, newer)
+                check_exits(entry_side, None, profit.limit_price, loss.stop_price)
 
 
 def _check_means(desk: Desk, account: Account, order: Order, newer: Order) -> None:

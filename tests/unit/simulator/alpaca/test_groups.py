@@ -229,9 +229,10 @@ def test_group_with_a_replacement_on_its_way_is_closed_whole(house: House) -> No
     assert (house.status(newer), house.account.open_orders) == ("rejected", {})
 
 
-def test_triggered_stop_and_take_profit_never_trade_at_one_price(house: House) -> None:
+@pytest.mark.parametrize("size", ["4", "0"])
+def test_triggered_stop_and_take_profit_never_trade_at_one_price(house: House, size: str) -> None:
     order = house.bracket(10, profit="220", loss="190")
-    house.quote("AAPL", "190", bid_size="4")
+    house.quote("AAPL", "190", bid_size=size)
     house.events()
     house.quote("AAPL", "225")
     assert house.events() == ["fill", "canceled"]
@@ -246,3 +247,16 @@ def test_exits_hold_what_the_entry_has_bought_so_far(house: House) -> None:
     house.cancel(order)
     house.advance()
     assert (house.position()["qty_available"], house.status(order["legs"][0])) == ("4", "canceled")
+
+
+def test_exits_cannot_be_replaced_past_each_other(house: House) -> None:
+    order = house.bracket(10, profit="220", loss="190")
+    profit, loss = order["legs"]
+    with Refused(42210000, "beyond stop_loss"):
+        house.replace(profit, limit_price="190")
+    house.replace(profit, limit_price="210")
+    with Refused(42210000, "beyond stop_loss"):
+        house.replace(loss, stop_price="215")
+    house.advance()
+    with Refused(42210000, "follows its group"):
+        house.replace(loss, qty="5")
