@@ -9,74 +9,46 @@ import asyncio
 import itertools
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from protos.ctrader import messages_pb2 as m
 from protos.ctrader import model_pb2 as o
+from tests.support.fault_scene import SEEN_WITHIN_S, Case, FaultScene, run_case
 from tests.support.quick_bridge import WAITS
+from tests.support.relay import now_ms, relay
 from tests.support.simulator_probe import probe
-from tests.support.storm import differences
 from tests.support.waiting import eventually
-from tests.support.watcher import Watcher, now_ms, relay
-from tests.support.world import APP_KEY, OPS_KEY, World, record_key, running_world
+from tests.support.watcher import Watcher
+from tests.support.world import APP_KEY, record_key, running_world
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 USERS = 6
 VICTIM = "user-2"  # EUR, hedged; the fault aims at this one where it can
 EMPTY = "user-6"  # holds nothing
-SEEN_WITHIN_S = 2.0  # one flush
 MIB = 2**20
 
 
-@dataclass
-class Scene:
-    """One fault in the running world."""
+class Scene(FaultScene):
+    """Accounts that trade at cTrader."""
 
-    world: World
-    watcher: Watcher
-    before: Any = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    lines: int = 0  # "channel lost" in the log before
-
-    @property
-    def users(self) -> list[str]:
-        return list(self.world.users)
-
-    @property
-    def others(self) -> list[str]:
-        return [user for user in self.world.users if user != VICTIM]
+    UNCOUNTED = frozenset({"N16", "N24"})  # nothing here reads history pages; unknown types are not counted
+    VICTIMS_ONLY = frozenset({"N23", "N42"})
 
     @property
     def victim(self) -> int:
+        return int(self.victim_account)
+
+    @property
+    def victim_account(self) -> int:
         return int(self.world.accounts[VICTIM])
-
-    def record(self, user: str = VICTIM) -> Any:
-        return self.watcher.records[user]
-
-    async def fault(self, fault_id: str, **parameters: object) -> None:
-        await self.world.sim("POST", "/faults", {"id": fault_id, **parameters})
 
     async def cut(self) -> None:
         await self.fault("N40")
-
-    async def counted(self, name: str, key: str = "") -> Any:
-        """By how much a counter of the simulator grew since the fault began."""
-        now = await self.world.sim("GET", "/counters")
-        if key:
-            return now[name].get(key, 0) - self.before[name].get(key, 0)
-        return now[name] - self.before[name]
-
-    async def metric(self, name: str) -> float:
-        """By how much a metric of the bridge grew since the fault began, summed over its labels."""
-        now = await metrics(self.world)
-        return sum(value - self.metrics.get(key, 0.0) for key, value in now.items() if key.startswith(name))
 
     async def trade(self, user: str = VICTIM, *, rounds: int = 1) -> None:
         """Deposit, open, close, protect and place a pending order: every kind of event."""
@@ -91,45 +63,6 @@ class Scene:
             await self.world.sim("POST", f"{path}/protect", {"positionId": first["positionId"], "stopLoss": 1.01})
             await self.world.sim("POST", f"{path}/close", {"positionId": first["positionId"]})
             await self.world.sim("POST", f"{path}/cancel", {"orderId": pending["orderId"]})
-
-    async def differing(self, *users: str) -> dict[str, list[str]]:
-        """Which records differ from the broker's truth, and how."""
-        wrong = {}
-        for user in users or self.users:
-            truth = await self.world.sim("GET", f"/truth/{self.world.accounts[user]}")
-            if found := differences(self.watcher.records.get(user), truth):
-                wrong[user] = found
-        return wrong
-
-    async def equal(self, *users: str, within_s: float) -> None:
-        deadline = time.monotonic() + within_s
-        while wrong := await self.differing(*users):
-            assert time.monotonic() < deadline, f"not equal to the truth within {within_s} s: {wrong}"
-            await asyncio.sleep(0.05)  # until the next look at the records
-
-    async def seen_not_live(self, *users: str, within_s: float = SEEN_WITHIN_S) -> None:
-        """The records said so; or the session was back before the next sample, which the bridge counts."""
-
-        async def noticed() -> bool:
-            if all(self.watcher.statuses(user) - {"live"} for user in users or self.users):
-                return True
-            return await self.metric("bridge_reconnects_total") >= len(users or self.users)
-
-        await eventually(noticed, within_s=within_s, every_s=0.05, what="sessions not live")
-
-    async def watch_for(self, seconds: float) -> None:
-        """Let the fault act; the watcher watches."""
-        await asyncio.sleep(seconds)
-
-
-Step = Callable[[Scene], Awaitable[None]]
-
-
-async def metrics(world: World) -> dict[str, float]:
-    async with world.http.get(f"{world.url}/metrics", headers={"Authorization": f"Bearer {OPS_KEY}"}) as answer:
-        lines = (await answer.text()).splitlines()
-    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, _, value in pairs}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -168,23 +101,6 @@ async def _hold_something(scene: Scene) -> None:
             )
         limit = {"symbol": "EURUSD", "side": "buy", "type": "limit", "units": 1000, "limitPrice": 1.0}
         await scene.world.sim("POST", f"{path}/order", limit)
-
-
-@dataclass(frozen=True)
-class Case:
-    """`aimed`: at the victim's account only, so that nothing of the others may change. `back_s`: live and equal again
-    so long after the fault ended."""
-
-    fault: str
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    during: Step | None = None
-    after: Step | None = None
-    aimed: bool = False
-    back_s: float = 6.0
-    name: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.fault}-{self.name}" if self.name else self.fault
 
 
 # ------------------------------------------------------------ what must be seen while a fault acts
@@ -504,49 +420,11 @@ CASES = [
     Case("N42", {"delaySeconds": 30}, during=slow_login, back_s=14),
     Case("DROP_AFTER_REQUEST", {"requests": ["ProtoOAReconcileReq"]}, during=cut_and_trade),
 ]
-ACCOUNT_FAULTS = {"N23", "N42"}  # limited to the victim, although others are cut as well
-UNCOUNTED = {"N16", "N24"}  # nothing here reads history pages; the simulator does not count unknown types
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_records_stay_true_and_sessions_return_when_the_broker_misbehaves(scene: Scene, case: Case) -> None:
-    world, watcher = scene.world, scene.watcher
-    await scene.equal(within_s=15)  # whatever the case before did
-    watcher.violations.clear()
-    watcher.forget_seen()
-    scene.lines = world.bridge.lines("channel lost")
-    scene.before, scene.metrics = await world.sim("GET", "/counters"), await metrics(world)
-    names_users = "users" in case.parameters
-    limited = {"accounts": [scene.victim]} if (case.aimed or case.fault in ACCOUNT_FAULTS) and not names_users else {}
-    try:
-        if case.aimed:
-            with watcher.untouched(*scene.others):
-                await _act(scene, case, limited)
-                await _recover(scene, case)
-        else:
-            await _act(scene, case, limited)
-            await _recover(scene, case)
-    finally:
-        await world.sim("DELETE", "/faults")
-    await asyncio.sleep(0.1)  # a few more samples
-    assert not watcher.violations, "\n".join(watcher.violations)
-    assert await scene.counted("budgetViolations") == 0
-    assert world.bridge.returncode is None
-
-
-async def _act(scene: Scene, case: Case, limited: Mapping[str, object]) -> None:
-    await scene.fault(case.fault, **{**limited, **case.parameters})
-    if case.during is not None:
-        await case.during(scene)
-    acted = sum((await scene.world.sim("GET", "/counters"))["faults"].values()) - sum(scene.before["faults"].values())
-    assert acted or case.fault in UNCOUNTED, "the fault did nothing"
-    await scene.world.sim("DELETE", "/faults")
-
-
-async def _recover(scene: Scene, case: Case) -> None:
-    if case.after is not None:
-        await case.after(scene)
-    await scene.equal(within_s=case.back_s)
+    await run_case(scene, case)
 
 
 async def test_one_refresh_serves_all_accounts_of_a_consent_when_its_token_ends(scene: Scene) -> None:
@@ -561,7 +439,7 @@ async def test_one_refresh_serves_all_accounts_of_a_consent_when_its_token_ends(
         await eventually(both_live, within_s=5, every_s=0.05, what="the second account is live")
         scene.before = await world.sim("GET", "/counters")
         scene.watcher.forget_seen()
-        with scene.watcher.untouched(*scene.others):
+        with scene.watcher.untouched(*scene.bystanders):
             await scene.fault("N30", accounts=[scene.victim, int(second)])
             await scene.seen_not_live(VICTIM)
             await scene.equal(VICTIM, within_s=4)

@@ -1,104 +1,40 @@
-"""An independent reader of the store, and a relay that knows when the broker last said anything.
+"""An independent reader of the store, which holds records against DESIGN §6 and against what the broker has sent.
 
-The relay stands between bridge and simulator and notes when a byte went towards the bridge. The watcher reads every
-record many times a second and holds it against DESIGN §6 and against the relay: it believes nothing that a record says
-about its own freshness. It shares no code with the bridge.
+A relay (`tests/support/relay.py`) stands between bridge and simulator and notes when a byte went towards the bridge.
+The watcher reads every record many times a second: it believes nothing that a record says about its own freshness. It
+shares no code with the bridge.
 """
 
-import asyncio
 import json
-import socket
-import struct
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import redis
 
+from tests.support.relay import Heard, now_ms
+
 HORIZON_MS = {True: 10_000, False: 60_000}  # by: holds positions or orders (DESIGN §6)
 TOLERANCE_MS = 750  # the bridge notes the time of a byte after the relay did, on a busy machine
 SAMPLE_EVERY_S = 0.04
+OPENING_UNTOLD = {"alpaca"}  # brokers that do not say when a position was opened
 STATUSES = {"starting", "connecting", "syncing", "live", "stale", "maintenance", "action_required", "stopped"}
 # what a renewal may change
 _RENEWED = ("asOf", "confirmedAt", "staleAfter", "version", "_cacheTimestamp")
-_RESET = struct.pack("ii", 1, 0)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-class Relay:
-    """Passes TCP on, both ways, ends included. `last_sent_ms`: when a byte last went to the bridge."""
-
-    def __init__(self) -> None:
-        self.upstream = 0
-        self.port = 0
-        self.last_sent_ms = now_ms()
-        self._passing: set[asyncio.Task[None]] = set()
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
-        except OSError:
-            _reset(writer)
-            return
-        for source, sink, notes in ((reader, far_writer, False), (far_reader, writer, True)):
-            task = asyncio.create_task(self._pass_on(source, sink, notes))
-            self._passing.add(task)
-            task.add_done_callback(self._passing.discard)
-
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, notes: bool) -> None:
-        try:
-            while data := await source.read(65536):
-                sink.write(data)
-                if notes:
-                    self.last_sent_ms = now_ms()
-                await sink.drain()
-            sink.close()
-        except ConnectionError:
-            _reset(sink)
-
-    async def close(self) -> None:
-        for task in list(self._passing):
-            task.cancel()
-        await asyncio.gather(*self._passing, return_exceptions=True)
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection as it was ended on the other side: without a goodbye."""
-    plug = writer.get_extra_info("socket")
-    if plug is not None and plug.fileno() >= 0:
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    writer.transport.abort()
-
-
-@asynccontextmanager
-async def relay() -> Any:
-    """A relay on a free port; set `upstream` before anybody dials."""
-    passing = Relay()
-    server = await asyncio.start_server(passing.accept, "127.0.0.1", 0)
-    passing.port = server.sockets[0].getsockname()[1]
-    try:
-        yield passing
-    finally:
-        server.close()
-        await passing.close()
 
 
 class Watcher:
     """Reads the records of `keys` (user to key) in a thread of its own. `violations` says what broke a promise."""
 
-    def __init__(self, url: str, keys: Mapping[str, str], heard: Relay) -> None:
+    def __init__(self, url: str, keys: Mapping[str, str], heard: Heard) -> None:
         self.violations: list[str] = []
         self.samples = 0
         self.records: dict[str, Any] = {}
         self.seen: dict[str, set[tuple[str, str | None]]] = {user: set() for user in keys}
         self._url = url
         self._keys = dict(keys)
-        self._relay = heard
+        self._broker = heard
         self._raw: dict[str, bytes] = {}
         self._untouched: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -144,7 +80,7 @@ class Watcher:
             while not self._stop.is_set():
                 before_ms = now_ms()
                 found = client.mget(keys)
-                last_sent_ms = self._relay.last_sent_ms  # read after the records, so that it is never too early
+                last_sent_ms = self._broker.last_sent_ms  # read after the records, so that it is never too early
                 with self._lock:
                     for user, raw in zip(users, found, strict=True):
                         if raw is not None:
@@ -210,15 +146,16 @@ def _content_faults(record: Any) -> Iterator[str]:
     for name in ("balance", "equity", "unrealizedPnl", "usedMargin", "freeMargin"):
         if record[name] is not None and abs(record[name]) > 1e9:
             yield f"absurd {name} {record[name]}"
+    untold = record["broker"] in OPENING_UNTOLD
     for row in record["positions"] or ():
         day_ms = 86_400_000
         sane = (
-            _between(row["units"], 1, 1e9)
+            _between(row["units"], 1e-9, 1e9)
             and _between(row["entryPrice"], 1e-6, 1e6)
             and (row["currentPrice"] is None or _between(row["currentPrice"], 1e-6, 1e6))
             and _between(row["swap"], -1e6, 1e6)
             and _between(row["commission"], -1e6, 1e6)
-            and _between(row["openedAt"], now_ms() - day_ms, now_ms() + day_ms)
+            and (untold or _between(row["openedAt"], now_ms() - day_ms, now_ms() + day_ms))
         )
         if not sane:
             yield f"absurd position {row}"

@@ -1,0 +1,186 @@
+"""What the fault suites of all brokers share: the running world as one fault meets it, and how a fault is judged.
+
+A suite derives its own `FaultScene`, which says who is the victim and how its accounts trade. `run_case` begins a
+fault, lets it act, ends it, and asks for what every fault must leave behind: records that never promised too much,
+equal to the broker's truth again in a stated time, nothing of anybody else changed, no budget or login too many.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from tests.support.storm import differences
+from tests.support.waiting import eventually
+from tests.support.watcher import Watcher
+from tests.support.world import OPS_KEY, World
+
+SEEN_WITHIN_S = 2.0  # one flush
+ON_THE_WAY = frozenset({None, "starting", "connecting", "authorizing", "syncing"})  # reasons of a session coming back
+
+
+@dataclass
+class FaultScene:
+    """One fault in the running world."""
+
+    VICTIM: ClassVar[str] = "user-2"  # the fault aims at this one where it can
+    UNCOUNTED: ClassVar[frozenset[str]] = frozenset()  # faults whose effects the simulator does not count
+    VICTIMS_ONLY: ClassVar[frozenset[str]] = frozenset()  # faults limited to the victim also when others are cut
+
+    world: World
+    watcher: Watcher
+    before: Any = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    lines: int = 0  # "channel lost" in the log before
+
+    @property
+    def users(self) -> list[str]:
+        return list(self.world.users)
+
+    @property
+    def bystanders(self) -> list[str]:
+        """Whose records may not change while a fault is aimed at the victim."""
+        return [user for user in self.world.users if user != self.VICTIM]
+
+    @property
+    def victim_account(self) -> Any:
+        """The victim's account as the broker's faults want it."""
+        return self.world.accounts[self.VICTIM]
+
+    def record(self, user: str = "") -> Any:
+        return self.watcher.records[user or self.VICTIM]
+
+    async def fault(self, fault_id: str, **parameters: object) -> None:
+        await self.world.broker_sim("POST", "/faults", {"id": fault_id, **parameters})
+
+    async def end_faults(self) -> None:
+        await self.world.broker_sim("DELETE", "/faults")
+
+    async def counters(self) -> Any:
+        return await self.world.broker_sim("GET", "/counters")
+
+    async def counted(self, name: str, key: str = "") -> Any:
+        """By how much a counter of the simulator grew since the fault began."""
+        now = await self.counters()
+        if key:
+            return now[name].get(key, 0) - self.before[name].get(key, 0)
+        return now[name] - self.before[name]
+
+    async def metric(self, name: str) -> float:
+        """By how much a metric of the bridge grew since the fault began, summed over its labels."""
+        now = await metrics(self.world)
+        return sum(value - self.metrics.get(key, 0.0) for key, value in now.items() if key.startswith(name))
+
+    async def begin(self) -> None:
+        """Count from here."""
+        self.watcher.violations.clear()
+        self.watcher.forget_seen()
+        self.lines = self.world.bridge.lines("channel lost")
+        self.before, self.metrics = await self.counters(), await metrics(self.world)
+
+    async def differing(self, *users: str) -> dict[str, list[str]]:
+        """Which records differ from the broker's truth, and how."""
+        wrong = {}
+        for user in users or self.users:
+            truth = await self.world.sim("GET", f"/truth/{self.world.accounts[user]}")
+            if found := differences(self.watcher.records.get(user), truth):
+                wrong[user] = found
+        return wrong
+
+    async def equal(self, *users: str, within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        while wrong := await self.differing(*users):
+            assert time.monotonic() < deadline, f"not equal to the truth within {within_s} s: {wrong}"
+            await asyncio.sleep(0.05)  # until the next look at the records
+
+    async def seen_not_live(self, *users: str, within_s: float = SEEN_WITHIN_S) -> None:
+        """The records said so; or the session was back before the next sample, which the bridge counts."""
+
+        async def noticed() -> bool:
+            if all(self.watcher.statuses(user) - {"live"} for user in users or self.users):
+                return True
+            return await self.metric("bridge_reconnects_total") >= len(users or self.users)
+
+        await eventually(noticed, within_s=within_s, every_s=0.05, what="sessions not live")
+
+    async def watch_for(self, seconds: float) -> None:
+        """Let the fault act; the watcher watches."""
+        await asyncio.sleep(seconds)
+
+    async def judged(self) -> None:
+        """What else a suite asks for once a case is over."""
+
+
+Step = Callable[[Any], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`aimed`: at the victim's account only, so that nothing of the others may change. `back_s`: live and equal again
+    so long after the fault ended. `codes`: the reasons that the victim may be shown, None: any; `says`: one that it
+    must have been shown."""
+
+    fault: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    during: Step | None = None
+    after: Step | None = None
+    aimed: bool = False
+    back_s: float = 6.0
+    name: str = ""
+    codes: frozenset[str] | None = None
+    says: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.fault}-{self.name}" if self.name else self.fault
+
+
+async def run_case(scene: FaultScene, case: Case) -> None:
+    """Let one fault act and end, and judge what it left."""
+    await scene.equal(within_s=15)  # whatever the case before did
+    await scene.begin()
+    names_users = "users" in case.parameters
+    limited = (case.aimed or case.fault in scene.VICTIMS_ONLY) and not names_users
+    limits = {"accounts": [scene.victim_account]} if limited else {}
+    try:
+        if case.aimed:
+            with scene.watcher.untouched(*scene.bystanders):
+                await _act(scene, case, limits)
+                await _recover(scene, case)
+        else:
+            await _act(scene, case, limits)
+            await _recover(scene, case)
+    finally:
+        await scene.end_faults()
+    await asyncio.sleep(0.1)  # a few more samples
+    assert not scene.watcher.violations, "\n".join(scene.watcher.violations)
+    assert await scene.counted("budgetViolations") == 0
+    assert scene.world.bridge.returncode is None
+    shown = scene.watcher.codes(scene.VICTIM)
+    if case.codes is not None:
+        assert shown <= ON_THE_WAY | case.codes, f"unexpected reasons: {shown}"
+    assert not case.says or case.says in shown, f"{case.says} was not said: {shown}"
+    await scene.judged()
+
+
+async def _act(scene: FaultScene, case: Case, limits: Mapping[str, object]) -> None:
+    await scene.fault(case.fault, **{**limits, **case.parameters})
+    if case.during is not None:
+        await case.during(scene)
+    acted = sum((await scene.counters())["faults"].values()) - sum(scene.before["faults"].values())
+    assert acted or case.fault in scene.UNCOUNTED, "the fault did nothing"
+    await scene.end_faults()
+
+
+async def _recover(scene: FaultScene, case: Case) -> None:
+    if case.after is not None:
+        await case.after(scene)
+    await scene.equal(within_s=case.back_s)
+
+
+async def metrics(world: World) -> dict[str, float]:
+    """The bridge's metrics, labels within the names."""
+    async with world.http.get(f"{world.url}/metrics", headers={"Authorization": f"Bearer {OPS_KEY}"}) as answer:
+        lines = (await answer.text()).splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
