@@ -60,7 +60,7 @@ def busy_step(books: Books, rng: random.Random) -> None:
             books.house.world.set_market(rng.choice(["open", "open", "extended", "closed"]), books.house.now_ms)
 
 
-@pytest.mark.parametrize("seed", range(100, 104))
+@pytest.mark.parametrize("seed", [100, 106, 112, 123, 167])
 def test_books_are_in_order_after_a_busy_life(seed: int) -> None:
     books, rng = Books(0.3, seed), random.Random(seed)
     for _ in range(800):

@@ -260,3 +260,12 @@ def test_exits_cannot_be_replaced_past_each_other(house: House) -> None:
     house.advance()
     with Refused(42210000, "follows its group"):
         house.replace(loss, qty="5")
+
+
+def test_replaced_stop_is_as_large_as_what_is_left_to_exit(house: House) -> None:
+    order = house.bracket(10, profit="220", loss="190")
+    newer = house.replace(order["legs"][1], stop_price="195")
+    house.quote("AAPL", "220", bid_size="4")
+    assert house.position()["qty_available"] == "0"
+    house.advance()
+    assert (house.order(newer)["qty"], house.position()["qty_available"]) == ("6", "0")
