@@ -176,11 +176,9 @@ async def running_world(
             "API_KEY_SECRET": API_KEY_SECRET,
             "API_KEYS": api_keys(),
             **{name: value for name, value in dotenv_values(folder / "bridge.env").items() if value is not None},
-            "ALPACA_PAPER_URL": f"http://127.0.0.1:{ports['alpaca']}",
-            "ALPACA_LIVE_URL": f"http://127.0.0.1:{ports['alpacaLive']}",
-            "ALPACA_DATA_URL": f"ws://127.0.0.1:{ports['alpaca']}",
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
             "CTRADER_REQUESTS_PER_SECOND": str(round(requests_per_second * 0.9)),
+            "CTRADER_HISTORY_REQUESTS_PER_SECOND": str(max(1, round(requests_per_second * 0.08))),
             **(bridge_env or {}),
         }
         bridge = await stack.enter_async_context(bridge_process("serve", env=env, module=bridge_module))
