@@ -38,7 +38,6 @@ LATEST_MS = 4_102_444_800_000  # 2100-01-01
 MAX_RAW_VOLUME = 10**15
 MAX_PRICE = 1e9
 DEFAULT_MONEY_DIGITS = 2
-_MAX_PRICE_DECIMALS = 12
 _PRICE_CONTEXT = Context(prec=34, rounding=ROUND_HALF_EVEN)
 
 _ORDER_TYPES = {
@@ -291,14 +290,16 @@ def _time(value_ms: int) -> int:
 
 
 def _price(value: float, digits: int | None) -> Decimal:
-    """An absolute price as the shortest decimal that means the same double, without float noise past `digits`."""
+    """An absolute price as the shortest decimal that means the same double; with `digits`, without noise past them.
+
+    An average (`digits` None) may have any number of decimals: it is taken as it is.
+    """
     if not math.isfinite(value) or not 0 < value < MAX_PRICE:
         raise ProtocolViolation("price out of range")
     price = Decimal(repr(value))
-    decimals = _MAX_PRICE_DECIMALS if digits is None else digits
     exponent = price.as_tuple().exponent
-    if isinstance(exponent, int) and -exponent > decimals:
-        price = price.quantize(Decimal(1).scaleb(-decimals), context=_PRICE_CONTEXT)
+    if digits is not None and isinstance(exponent, int) and -exponent > digits:
+        price = price.quantize(Decimal(1).scaleb(-digits), context=_PRICE_CONTEXT)
         if not price:
             raise ProtocolViolation("price too small to be one")
     return price

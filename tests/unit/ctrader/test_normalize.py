@@ -133,9 +133,10 @@ def test_money_follows_the_account_when_the_message_does_not_say() -> None:
     assert normalize.position(message, Scales(2, DIGITS.get)).swap == Decimal("-0.12")
 
 
-def test_entry_price_keeps_its_digits_when_it_is_an_average() -> None:
-    position = normalize.position(a_position(price=1.084105), SCALES)
-    assert position.entry_price == Decimal("1.084105")
+@pytest.mark.parametrize("average", ["1.084105", "1.08458285714286"])
+def test_entry_price_keeps_its_digits_when_it_is_an_average(average: str) -> None:
+    position = normalize.position(a_position(price=float(average)), SCALES)
+    assert position.entry_price == Decimal(average)
 
 
 def test_stop_is_cut_to_the_symbol_digits_when_the_double_carries_noise() -> None:
