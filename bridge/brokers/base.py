@@ -84,9 +84,9 @@ class BrokerFault(BridgeError):
     """A broker refused or a channel failed. The kind decides, the reason explains.
 
     `retry_after_s`: the earliest sensible next attempt, in seconds from now, when known. `broker_code`: the broker's
-    own code, for logs and /explain. `shared`: the fault is the channel's, not this account's; every session on it is
-    hit and the adapter itself paces the next attempt. `in_doubt`: no answer came to a request that the broker may have
-    carried out, so a token or code that was sent with it may be spent.
+    own code, for logs and /explain. `shared`: a channel's fault, not an account's; the adapter itself paces the next
+    attempt, so the session need not back off on its own. `in_doubt`: no answer came to a request that the broker may
+    have carried out, so a token or code that was sent with it may be spent.
     """
 
     def __init__(
@@ -279,7 +279,13 @@ class Broker(Protocol):
         """Present state of the channels."""
 
     def metrics(self) -> Mapping[str, float]:
-        """Plain counters and gauges by name, e.g. requests by outcome, for telemetry."""
+        """Plain counters and gauges by name, for telemetry; never falling but for the gauges.
+
+        Every adapter counts `requests.<outcome>`, `dials`, `reconnects.<cause>`, `frames`, `bytes`, `events.<type>`,
+        `fills` (executions noted, each once), `fills_recovered` (of those, found afterwards), `lost_events`,
+        `quarantined`, `reconciles`; the request round trip as `roundtrip.le_<s>`, `roundtrip.sum` and
+        `roundtrip.count`; gauges `accounts`, `channels`.
+        """
 
     async def close(self) -> None:
         """Close all channels. Sessions are not told."""
