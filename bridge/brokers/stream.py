@@ -33,6 +33,11 @@ SLICE_BYTES = 16 * 2**10  # of one large read, handled in one turn of the loop: 
 _BINARY = Opcode.BINARY
 _MESSAGES = frozenset({Opcode.BINARY, Opcode.TEXT, Opcode.CONT})
 
+_END_OF_HEADERS = b"\r\n\r\n"
+_WHOLE_TEXT, _WHOLE_BINARY = 0x81, 0x82  # first byte of a frame that is a whole message (RFC 6455 §5.2)
+_TWO_BYTES_MORE, _EIGHT_BYTES_MORE = 126, 127  # second byte when the length stands in so many that follow
+_SHORT_HEADER, _LONG_HEADER, _LARGE_HEADER = 2, 4, 10  # bytes
+
 
 class SocketListener(Protocol):
     """Who owns a socket. Called from transport callbacks, perhaps before the dial has returned; must not raise."""
@@ -92,6 +97,9 @@ class Socket(ClientConnection):
         self._parts: list[Message] = []
         self._deliver = listener.receive  # whom the message in parts is for
         self._unread = memoryview(b"")  # the rest of a large read; nothing more is read meanwhile
+        self._begun = b""  # the beginning of a frame whose end is still to come
+        self._owed = 0  # bytes still to come of a large frame that the library has the beginning of
+        self._library_only = False
 
     def data_received(self, data: bytes) -> None:
         """Handle a read. A large one goes in slices, or the loop would do nothing else for as long as bytes wait."""
@@ -119,9 +127,80 @@ class Socket(ClientConnection):
             self.transport.resume_reading()
 
     def _take(self, data: bytes) -> None:
-        super().data_received(data)
+        if self._library_only:
+            super().data_received(data)
+        elif self.response is None:
+            self._shake_hands(data)
+        elif self._owed:
+            theirs, rest = data[: self._owed], data[self._owed :]
+            self._owed -= len(theirs)
+            super().data_received(theirs)
+            self._take_frames(rest)
+        else:
+            self._take_frames(self._begun + data if self._begun else data)
         if self.protocol.state is not State.OPEN and self.response is not None:
             self._listener.ended(self)  # a close frame, or framing that cannot be followed
+
+    def _shake_hands(self, data: bytes) -> None:
+        """The answer to the upgrade is the library's; what follows it in the same read may be frames already."""
+        end = data.find(_END_OF_HEADERS) + len(_END_OF_HEADERS)
+        if end < len(_END_OF_HEADERS):
+            super().data_received(data)
+            self._library_only = self.response is not None  # the end came in two reads: who knows what it has begun
+            return
+        super().data_received(data[:end])
+        if self.protocol.state is State.OPEN:
+            self._take_frames(data[end:])
+        else:
+            self._leave_to_library(data[end:])
+
+    def _take_frames(self, data: bytes) -> None:
+        """Hand over whole messages in small frames, which is most of what comes, without the library: its parser takes
+        several times as long for each. Every other frame is the library's, one by one."""
+        at, end = 0, len(data)
+        self._begun = b""
+        while end - at >= _SHORT_HEADER:
+            size, start = data[at + 1], at + _SHORT_HEADER
+            if size >= _TWO_BYTES_MORE:
+                if size > _TWO_BYTES_MORE or end - at < _LONG_HEADER:
+                    break
+                size, start = data[at + 2] << 8 | data[at + 3], at + _LONG_HEADER
+            stop = start + size
+            if stop > end:
+                break
+            first = data[at]
+            if first == _WHOLE_BINARY and not self._parts:
+                self._receive(data[start:stop])
+            elif first == _WHOLE_TEXT and not self._parts:
+                self._listener.receive_text(data[start:stop])
+            else:
+                super().data_received(data[at:stop])
+                if self.protocol.state is not State.OPEN:
+                    self._leave_to_library(data[stop:])
+                    return
+            at = stop
+        if at < end:
+            self._keep(data[at:])
+
+    def _keep(self, rest: bytes) -> None:
+        """The beginning of a frame. A large one is the library's as it comes, and its bytes are counted."""
+        size = rest[1] if len(rest) > 1 else 0
+        if size <= _TWO_BYTES_MORE or (size == _EIGHT_BYTES_MORE and len(rest) < _LARGE_HEADER):
+            self._begun = rest
+        elif size == _EIGHT_BYTES_MORE:
+            whole = _LARGE_HEADER + int.from_bytes(rest[2:_LARGE_HEADER], "big")
+            self._owed = max(whole - len(rest), 0)
+            super().data_received(rest[:whole])
+            if whole < len(rest):
+                self._take_frames(rest[whole:])
+        else:
+            self._leave_to_library(rest)  # masked, which a server must not do
+
+    def _leave_to_library(self, data: bytes) -> None:
+        """The connection ends: the library knows how."""
+        self._library_only = True
+        if data:
+            super().data_received(data)
 
     def process_event(self, event: Event) -> None:
         if type(event) is Frame and event.opcode in _MESSAGES:
