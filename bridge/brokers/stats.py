@@ -1,10 +1,15 @@
-"""Plain counters of the adapter, by name, for telemetry. Names are documented at `metrics` of each broker."""
+"""Plain counters of the adapter, by name, for telemetry. Names are documented at `metrics` of each broker.
+
+Some names hold a code that the broker chose. Invariant: however many it makes up, memory and metrics stay small.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MOST_NAMES = 500
+OTHER = "other"  # where names beyond that are counted
 
 
 class Stats:
@@ -19,7 +24,10 @@ class Stats:
         self._seconds = 0.0
 
     def count(self, name: str, by: int = 1) -> None:
-        self._counts[name] = self._counts.get(name, 0) + by
+        counts = self._counts
+        if name not in counts and len(counts) >= MOST_NAMES:
+            name = OTHER
+        counts[name] = counts.get(name, 0) + by
 
     def get(self, name: str) -> int:
         return self._counts.get(name, 0)

@@ -19,11 +19,15 @@ import asyncpg
 import redis
 
 SHORTEST = 8  # characters; a shorter text would be found in ordinary words
-SIMULATOR = ("sim-access-", "sim-refresh-", "sim-secret", "sim-code-", "sim-alpaca-secret-")
+SIMULATOR = (
+    *("sim-access-", "sim-refresh-", "sim-secret", "sim-code-"),
+    *("sim-alpaca-secret-", "sim-alpaca-live-secret-", "sim-alpaca-oauth-", "sim-alpaca-code-"),
+)
 JWT_BEGINNINGS = ("eyJhbGciOi", "eyJ0eXAiOi")
 SECRET_VARIABLES = (
     *("API_KEY_SECRET", "USER_KEY_SECRET", "REDIS_PASSWORD", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
-    *("SUPABASE_JWT_SECRET", "CTRADER_CLIENT_SECRET"),
+    *("SUPABASE_JWT_SECRET", "CTRADER_CLIENT_SECRET", "ALPACA_CLIENT_SECRET"),
+    *("ALPACA_DATA_KEY_ID", "ALPACA_DATA_SECRET_KEY"),
 )
 SECRET_ADDRESSES = ("DATABASE_URL", "REDIS_URL", "ALERT_WEBHOOK_URL", "HEARTBEAT_URL", "SENTRY_DSN")
 _SECRET_NAME = re.compile("pass|token|key|secret", re.IGNORECASE)

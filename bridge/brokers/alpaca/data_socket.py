@@ -181,7 +181,8 @@ class DataSocket:
                     self._authenticated()
             case "subscription":
                 trades = message.get("trades")
-                self._subscriptions.listed(trades if isinstance(trades, list) else ())
+                listed = trades if isinstance(trades, list) else ()
+                self._subscriptions.listed(symbol for symbol in listed if type(symbol) is str)
                 self._owner.fed()
                 self.pump()
             case "error":

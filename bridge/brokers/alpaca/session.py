@@ -86,10 +86,25 @@ class AlpacaSession:
         self._mirror = self._hub.mirror
 
     async def reconcile(self) -> int:
-        """See `AccountSession.reconcile`."""
-        if self._hub is None or not self._member.joined:
+        """See `AccountSession.reconcile`. Where another session's credential serves the account, the own one must
+        answer for it too: nobody is shown an account for longer than their access to it lasts."""
+        hub = self._hub
+        if hub is None or not self._member.joined:
             raise not_live()
-        return await self._hub.reconcile()
+        lost = await hub.reconcile()
+        login = self._member.login
+        if login is not None and login.fingerprint != hub.serving.fingerprint:
+            await self._prove_again(hub, login.credential)
+        return lost
+
+    async def _prove_again(self, hub: AccountHub, credential: Credential) -> None:
+        try:
+            await self._accounts.cover(self._environment, self._account_id, credential)
+        except BrokerFault as fault:
+            if fault.kind is FaultKind.FATAL_USER and self._hub is hub and self._member.joined:
+                await self._leave()
+                self._member.listener.lost(fault)
+            raise
 
     async def logout(self) -> None:
         """See `AccountSession.logout`."""

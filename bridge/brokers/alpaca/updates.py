@@ -15,7 +15,7 @@ from bridge.brokers.alpaca import holding, orders
 from bridge.brokers.alpaca.activities import SIDES
 from bridge.brokers.alpaca.instruments import Assets
 from bridge.brokers.alpaca.times import to_ms
-from bridge.brokers.alpaca.values import Document, amount, document, documents, identity, number, price, word
+from bridge.brokers.alpaca.values import Document, amount, document, documents, identity, number, price, symbol, word
 from core.account import AccountMirror
 from core.errors import ProtocolViolation
 from core.events import BalanceChanged, Event, Execution, Fill, PositionChanged, PositionClosed
@@ -192,12 +192,12 @@ def _legs(source: Document, order: Document) -> tuple[Part, ...]:
     """The executions of a multi-leg order, one for each leg that tells of its own; () when none does."""
     held, legs = source.get("position_qtys"), source.get("legs")
     held = held if isinstance(held, Mapping) else {}
-    ordered = {leg.get("id"): leg for leg in documents(order.get("legs") or [])}
+    ordered = {identity(leg, "id"): leg for leg in documents(order.get("legs") or [])}
     parts = []
     for leg in documents(legs or []):
         about = ordered.get(identity(leg, "order_id") or identity(leg, "id"), leg)
         quantity = number(leg.get("position_qty"))
         if quantity is None:
-            quantity = number(held.get(about.get("symbol")))
+            quantity = number(held.get(symbol(about)))
         parts.append(_part(identity(leg, "execution_id"), leg, about, quantity))
     return tuple(parts)
