@@ -16,7 +16,7 @@ from bridge.runtime.clock import Clock
 from bridge.simulator import alpaca, ctrader
 from bridge.simulator.admin import make_app
 from bridge.simulator.admin_http import Stop, serve
-from bridge.simulator.alpaca.catalogue import ASSETS
+from bridge.simulator.alpaca.market.catalogue import ASSETS
 from bridge.simulator.bridge_env import bridge_env, write_bridge_env
 from bridge.simulator.credentials_file import write_credentials
 from bridge.simulator.ctrader.actions import Actions as CTraderActions

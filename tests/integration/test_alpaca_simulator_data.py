@@ -8,8 +8,8 @@ import msgpack
 import pytest
 
 from bridge.simulator.alpaca import Simulator, SimulatorSettings
-from bridge.simulator.alpaca.stream_settings import StreamSettings
-from bridge.simulator.alpaca.streams import Streams
+from bridge.simulator.alpaca.streams.settings import StreamSettings
+from bridge.simulator.alpaca.streams.streams import Streams
 from tests.support.alpaca_probe import keys, live_keys, reading, stream
 from tests.support.waiting import eventually
 

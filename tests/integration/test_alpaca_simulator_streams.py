@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from bridge.simulator.alpaca import Simulator, SimulatorSettings
-from bridge.simulator.alpaca.stream_settings import StreamSettings
-from bridge.simulator.alpaca.streams import Streams
+from bridge.simulator.alpaca.streams.settings import StreamSettings
+from bridge.simulator.alpaca.streams.streams import Streams
 from tests.support.alpaca_probe import keys, listening, live_keys, rest, stream
 from tests.support.waiting import eventually
 

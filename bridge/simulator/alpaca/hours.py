@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bridge.simulator.alpaca import multileg, replacing
-from bridge.simulator.alpaca.account import Account
-from bridge.simulator.alpaca.desk import Desk
-from bridge.simulator.alpaca.orders import Order, Status
-from bridge.simulator.alpaca.sessions import next_close_ms, next_open_ms
+from bridge.simulator.alpaca.accounts.account import Account
+from bridge.simulator.alpaca.accounts.orders import Order, Status
+from bridge.simulator.alpaca.market.calendar import next_close_ms, next_open_ms
+from bridge.simulator.alpaca.requests import replacing
 from bridge.simulator.alpaca.stamps import MS_NS, eastern
+from bridge.simulator.alpaca.trading import multileg
+from bridge.simulator.alpaca.trading.desk import Desk
 
 STATES = ("open", "extended", "closed")
 # An order whose cancel is on its way is not brought back.

@@ -19,16 +19,16 @@ from aiohttp import web
 from bridge.runtime.clock import Clock, SystemClock
 from bridge.runtime.tasks import Tasks
 from bridge.simulator.alpaca.access import LIVE, PAPER, AccessBook, Holder
+from bridge.simulator.alpaca.accounts.watchlists import Watchlists
 from bridge.simulator.alpaca.actions import Actions
 from bridge.simulator.alpaca.counters import Counters
 from bridge.simulator.alpaca.faults import FaultTable
-from bridge.simulator.alpaca.oauth_routes import oauth_routes
+from bridge.simulator.alpaca.oauth.routes import oauth_routes
 from bridge.simulator.alpaca.rates import Rates
 from bridge.simulator.alpaca.rest import make_app
 from bridge.simulator.alpaca.services import ENVIRONMENT, SERVICES, Services
 from bridge.simulator.alpaca.settings import SimulatorSettings
-from bridge.simulator.alpaca.streams import Streams
-from bridge.simulator.alpaca.watchlists import Watchlists
+from bridge.simulator.alpaca.streams.streams import Streams
 from bridge.simulator.alpaca.world import World, WorldSettings
 from bridge.simulator.credentials_file import write_credentials
 

@@ -14,11 +14,11 @@ from aiohttp import web
 
 from bridge.runtime.clock import Clock
 from bridge.simulator.alpaca.access import AccessBook
+from bridge.simulator.alpaca.accounts.watchlists import Watchlists
 from bridge.simulator.alpaca.counters import Counters
 from bridge.simulator.alpaca.hooks import FaultHooks
 from bridge.simulator.alpaca.rates import Rates
 from bridge.simulator.alpaca.settings import SimulatorSettings
-from bridge.simulator.alpaca.watchlists import Watchlists
 from bridge.simulator.alpaca.world import World
 
 

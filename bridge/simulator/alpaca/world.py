@@ -14,26 +14,21 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
-from bridge.simulator.alpaca import (
-    activities,
-    closing,
-    history,
-    listing,
-    money,
-    replacing,
-    requests,
-    sessions,
-    truth,
-    views,
-)
-from bridge.simulator.alpaca.account import LIVE, PAPER, Account, account_id, account_number
-from bridge.simulator.alpaca.catalogue import Catalogue
-from bridge.simulator.alpaca.consequences import Consequences
-from bridge.simulator.alpaca.desk import Desk, OnUpdate
+from bridge.simulator.alpaca.accounts import activities
+from bridge.simulator.alpaca.accounts.account import LIVE, PAPER, Account, account_id, account_number
 from bridge.simulator.alpaca.hours import STATES, Hours
-from bridge.simulator.alpaca.prices import Prices, Tick
+from bridge.simulator.alpaca.market import calendar, listing
+from bridge.simulator.alpaca.market.catalogue import Catalogue
+from bridge.simulator.alpaca.market.prices import Prices, Tick
 from bridge.simulator.alpaca.refusals import missing
+from bridge.simulator.alpaca.requests import closing, placing, replacing
+from bridge.simulator.alpaca.requests.configuring import configure
 from bridge.simulator.alpaca.stamps import MS_NS, Stamps
+from bridge.simulator.alpaca.trading import money
+from bridge.simulator.alpaca.trading.consequences import Consequences
+from bridge.simulator.alpaca.trading.desk import Desk, OnUpdate
+from bridge.simulator.alpaca.views import history, order_list, positions, truth
+from bridge.simulator.alpaca.views.account import account_document
 from core.errors import InvalidInput, NotFound
 
 __all__ = ["Account", "Tick", "World", "WorldSettings"]
@@ -177,7 +172,7 @@ class World:
 
     def place(self, account: Account, body: Body, now_ms: int) -> Document:
         self._at(now_ms)
-        return requests.place(self.desk, account, body)
+        return placing.place(self.desk, account, body)
 
     def replace(self, account: Account, order_id: str, body: Body, now_ms: int) -> Document:
         self._at(now_ms)
@@ -185,11 +180,11 @@ class World:
 
     def cancel(self, account: Account, order_id: str, now_ms: int) -> None:
         self._at(now_ms)
-        requests.cancel(self.desk, account, account.order(order_id), self._settings.pending_ms)
+        placing.cancel(self.desk, account, account.order(order_id), self._settings.pending_ms)
 
     def cancel_all(self, account: Account, now_ms: int) -> list[Document]:
         self._at(now_ms)
-        return requests.cancel_all(self.desk, account, self._settings.pending_ms)
+        return placing.cancel_all(self.desk, account, self._settings.pending_ms)
 
     def order(self, account: Account, order_id: str, nested: bool = False) -> Document:
         return self.desk.document(account, account.order(order_id), nested=nested)
@@ -201,16 +196,16 @@ class World:
         return self.order(account, order_id)
 
     def orders(self, account: Account, query: Query) -> list[Document]:
-        return views.orders(self.desk, account, query)
+        return order_list.orders(self.desk, account, query)
 
     # ---- positions (REST)
 
     def positions(self, account: Account) -> list[Document]:
-        return views.positions(account, self.prices)
+        return positions.positions(account, self.prices)
 
     def position(self, account: Account, symbol_or_id: str) -> Document:
-        held = views.position_of(account, self.catalogue, symbol_or_id)
-        return views.position_document(account, held, self.prices)
+        held = positions.position_of(account, self.catalogue, symbol_or_id)
+        return positions.position_document(account, held, self.prices)
 
     def close_position(self, account: Account, symbol_or_id: str, query: Query, now_ms: int) -> Document:
         self._at(now_ms)
@@ -231,14 +226,14 @@ class World:
     # ---- account and market data (REST)
 
     def account_document(self, account: Account) -> Document:
-        return views.account_document(self.desk, account)
+        return account_document(self.desk, account)
 
     def configurations(self, account: Account) -> Document:
         return asdict(account.configurations)
 
     def configure(self, account: Account, body: Body, now_ms: int) -> Document:
         self._at(now_ms)
-        return views.configure(account, body)
+        return configure(account, body)
 
     def activities(self, account: Account, query: Query, activity_type: str | None = None) -> list[Document]:
         return activities.select(account.activities, query, activity_type)
@@ -247,7 +242,7 @@ class World:
         return history.portfolio_history(account, self.desk.figures(account).equity, query, now_ms)
 
     def clock(self, now_ms: int) -> Document:
-        return sessions.clock(now_ms, now_ms * MS_NS, self.desk.state == "open")
+        return calendar.clock(now_ms, now_ms * MS_NS, self.desk.state == "open")
 
     def calendar(self, query: Query, now_ms: int) -> list[Document]:
         return listing.calendar(query, now_ms)

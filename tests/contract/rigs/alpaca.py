@@ -14,8 +14,8 @@ from bridge.brokers.base import Credential, Environment
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.tasks import Tasks
 from bridge.simulator.alpaca import Simulator, SimulatorSettings
-from bridge.simulator.alpaca.account import Account
-from bridge.simulator.alpaca.consent import decide
+from bridge.simulator.alpaca.accounts.account import Account
+from bridge.simulator.alpaca.oauth.consent import decide
 from core.money import json_number
 from core.secret import Secret
 from tests.contract.rigs.rig import BACK, Trait

@@ -23,12 +23,12 @@ from bridge.simulator.alpaca.faults.base import (
     RestFault,
 )
 from bridge.simulator.alpaca.hooks import RestCall
-from bridge.simulator.alpaca.stream_socket import Outgoing, StreamSocket
+from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket
 from core.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from bridge.simulator.alpaca.services import Services
-    from bridge.simulator.alpaca.streams import Streams
+    from bridge.simulator.alpaca.streams.streams import Streams
 
 CATALOGUE: dict[str, type[Fault]] = {
     "N01": connections.Reset,

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from bridge.simulator.alpaca.access import Caller
 from bridge.simulator.alpaca.hooks import RestCall
-from bridge.simulator.alpaca.stream_socket import Outgoing, StreamSocket
+from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket
 
 if TYPE_CHECKING:
     from bridge.simulator.alpaca.services import Services
-    from bridge.simulator.alpaca.streams import Streams
+    from bridge.simulator.alpaca.streams.streams import Streams
 
 StreamChoice = Literal["trading", "data", "both"]
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from bridge.simulator.alpaca.access import Caller
 from bridge.simulator.alpaca.faults.base import ConnectionFault, Fault, HandshakeFault, LoginFault, StreamFault
-from bridge.simulator.alpaca.stream_socket import StreamSocket
+from bridge.simulator.alpaca.streams.socket import StreamSocket
 
 _HOLD = Field(True, alias="holdSlot", description="the dead stream keeps its slot for slot_seconds")
 

@@ -23,7 +23,7 @@ from bridge.simulator.alpaca.refusals import ApiRefusal
 from bridge.simulator.alpaca.rest.exact import truth_value
 
 if TYPE_CHECKING:
-    from bridge.simulator.alpaca.account import Account
+    from bridge.simulator.alpaca.accounts.account import Account
 
 MOST_COPIES = 200  # of one account
 _SINGLE: dict[str, Part] = {

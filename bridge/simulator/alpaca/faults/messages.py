@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from bridge.simulator.alpaca.faults.base import FrameFault, StreamFault
-from bridge.simulator.alpaca.frames import encode
-from bridge.simulator.alpaca.stream_socket import Kind, Outgoing, StreamSocket
-from bridge.simulator.alpaca.stream_wire import header
+from bridge.simulator.alpaca.streams.frames import encode
+from bridge.simulator.alpaca.streams.socket import Kind, Outgoing, StreamSocket
+from bridge.simulator.alpaca.streams.wire import header
 
 ANNOUNCED_BYTES = 1 << 31
 HEARTBEAT = b"\x01"

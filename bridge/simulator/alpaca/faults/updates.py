@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr
 
 from bridge.simulator.alpaca.faults.base import FrameFault, StreamFault
-from bridge.simulator.alpaca.frames import rfc3339
-from bridge.simulator.alpaca.stream_socket import Outgoing, StreamSocket
+from bridge.simulator.alpaca.streams.frames import rfc3339
+from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket
 
 UNKNOWN = "zz_unknown"
 KEPT_UPDATES = 20

@@ -16,12 +16,12 @@ import orjson
 from aiohttp import web
 
 from bridge.simulator.alpaca.access import Caller
+from bridge.simulator.alpaca.accounts.watchlists import Watchlists
 from bridge.simulator.alpaca.hooks import RestCall
 from bridge.simulator.alpaca.rates import Standing
 from bridge.simulator.alpaca.refusals import ApiRefusal, malformed, missing
 from bridge.simulator.alpaca.rest.exact import read_object
 from bridge.simulator.alpaca.services import ENVIRONMENT, SERVICES, Services
-from bridge.simulator.alpaca.watchlists import Watchlists
 from bridge.simulator.alpaca.world import Account, World
 
 MAX_BODY_BYTES = 1 << 18

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bridge.simulator.alpaca.accounts.watchlists import Watchlist
 from bridge.simulator.alpaca.rest.door import Answer, Ask, Route
 from bridge.simulator.alpaca.stamps import MS_NS, utc_text
-from bridge.simulator.alpaca.watchlists import Watchlist
 
 
 def list_all(ask: Ask) -> Answer:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.simulator.alpaca.catalogue import Catalogue
-from bridge.simulator.alpaca.ledger import Ledger
+from bridge.simulator.alpaca.accounts.ledger import Ledger
+from bridge.simulator.alpaca.market.catalogue import Catalogue
 from tests.unit.simulator.alpaca.house import CALL, House, Refused, dec
 
 AAPL = Catalogue().find("AAPL")

@@ -2,7 +2,7 @@
 
 from decimal import Decimal as D
 
-from bridge.simulator.alpaca.minute_bars import DAY_NS, Bar, MinuteBars
+from bridge.simulator.alpaca.streams.minute_bars import DAY_NS, Bar, MinuteBars
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.simulator.alpaca.slots import Slots
+from bridge.simulator.alpaca.streams.slots import Slots
 
 
 def test_a_second_connection_is_refused_while_the_first_is_open() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.simulator.alpaca.frames import BadMessage, Encoding, Nanos, decode, encode, rfc3339
+from bridge.simulator.alpaca.streams.frames import BadMessage, Encoding, Nanos, decode, encode, rfc3339
 
 AT_NS = 1_795_245_329_123_456_789
 PLAIN = st.recursive(

@@ -9,7 +9,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from bridge.simulator.alpaca.stream_wire import Message, StreamWire, header
+from bridge.simulator.alpaca.streams.wire import Message, StreamWire, header
 
 
 def pair(*, deflate: bool = False, max_bytes: int = 1 << 20) -> tuple[StreamWire, ClientProtocol]:

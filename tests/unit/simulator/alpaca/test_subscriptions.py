@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.simulator.alpaca.subscriptions import Feed, Refused, Subscriptions
+from bridge.simulator.alpaca.streams.subscriptions import Feed, Refused, Subscriptions
 
 IEX = Feed("/v2/iex", "us_equity", symbol_limit=30)
 CRYPTO = Feed("/v1beta3/crypto/us", "crypto")

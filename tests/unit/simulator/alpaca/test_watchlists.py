@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from bridge.simulator.alpaca.accounts.watchlists import MAX_LISTS, Watchlists
 from bridge.simulator.alpaca.refusals import ApiRefusal, missing
-from bridge.simulator.alpaca.watchlists import MAX_LISTS, Watchlists
 
 ACCOUNT = "11111111-1111-5111-8111-111111111111"
 ASSETS = {"AAPL": "AAPL", "MSFT": "MSFT", "BTC/USD": "BTC/USD", "BTCUSD": "BTC/USD"}

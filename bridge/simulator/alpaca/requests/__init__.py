@@ -1,0 +1,1 @@
+"""What clients ask of an account: read, checked, and refused whole or carried out."""

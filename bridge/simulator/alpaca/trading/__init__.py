@@ -1,0 +1,1 @@
+"""Orders at work: carried to the engine and back, booked, and what follows from each execution."""

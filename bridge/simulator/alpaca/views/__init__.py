@@ -1,0 +1,1 @@
+"""What an account looks like from outside: documents, history and truth. Reads only."""
