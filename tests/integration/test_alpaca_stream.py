@@ -36,6 +36,9 @@ class Owner:
         self.unusables = 0
         self.ends: list[BrokerFault] = []
 
+    def usual(self, frame: Any) -> bool:
+        return False  # everything is read here
+
     def update(self, data: dict[str, Any]) -> None:
         self.updates.append(data)
 
