@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import ValidationError
 
-from bridge.simulator.bodies import Body
+from bridge.simulator.bodies import Body, impossible
 from core.errors import InvalidInput, NotFound
 
 MAX_BODY_BYTES = 256 * 1024
@@ -71,8 +71,7 @@ async def read_body(request: web.Request, kind: type[B]) -> B:
     try:
         return kind.model_validate(await read_json(request))
     except ValidationError as cause:
-        first = cause.errors()[0]
-        raise InvalidInput(str(first["msg"]), field=".".join(map(str, first["loc"]))) from cause
+        raise impossible(cause) from cause
 
 
 def _problem(status: int, code: str, message: str, field: str | None = None) -> web.Response:

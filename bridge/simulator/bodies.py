@@ -5,8 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+
+from core.errors import InvalidInput
 
 
 def _exact(value: Any) -> Any:
@@ -22,3 +24,9 @@ class Body(BaseModel):
     """Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+def impossible(cause: ValidationError) -> InvalidInput:
+    """The first thing that is wrong with a body, and the field's path."""
+    first = cause.errors()[0]
+    return InvalidInput(str(first["msg"]), field=".".join(map(str, first["loc"])))

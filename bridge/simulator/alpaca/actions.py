@@ -208,6 +208,9 @@ class Actions:
     def counters(self) -> dict[str, Any]:
         return self.services.counters.as_json()
 
+    def reset_counters(self) -> None:
+        self.services.counters.reset()
+
     @property
     def _world(self) -> World:
         return self.services.world

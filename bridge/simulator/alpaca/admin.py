@@ -9,10 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
-from bridge.simulator.admin_http import read_body, read_json, send_json
+from bridge.simulator.admin_http import read_body, send_json
+from bridge.simulator.admin_routes import fault_and_counter_routes
 from bridge.simulator.alpaca import schemas
 from bridge.simulator.alpaca.actions import Actions
-from core.errors import InvalidInput
 
 ALPACA: web.AppKey[Actions] = web.AppKey("alpaca", Actions)
 ACCOUNT_ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -39,12 +39,7 @@ def broker_routes(prefix: str) -> list[web.RouteDef]:
         web.get(f"{prefix}/prices", prices),
         web.post(f"{prefix}/prices", set_prices),
         web.post(f"{prefix}/market", set_market),
-        web.get(f"{prefix}/faults", list_faults),
-        web.post(f"{prefix}/faults", begin_fault),
-        web.delete(f"{prefix}/faults", clear_faults),
-        web.delete(f"{prefix}/faults/{{number:[0-9]{{1,9}}}}", clear_faults),
-        web.get(f"{prefix}/counters", counters),
-        web.delete(f"{prefix}/counters", reset_counters),
+        *fault_and_counter_routes(prefix, ALPACA),
         web.post(f"{prefix}/oauth/codes", mint_code),
         web.post(f"{prefix}/users/{{user:[0-9]{{1,9}}}}/revoke", revoke),
         web.post(f"{prefix}/users/{{user:[0-9]{{1,9}}}}/restore-keys", restore_keys),
@@ -126,33 +121,6 @@ async def set_market(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.MarketBody)
     request.app[ALPACA].set_market(body.state)
     return send_json({"market": body.state})
-
-
-async def list_faults(request: web.Request) -> web.Response:
-    actions = request.app[ALPACA]
-    return send_json({"catalogue": actions.fault_catalogue(), "active": actions.active_faults()})
-
-
-async def begin_fault(request: web.Request) -> web.Response:
-    body = await read_json(request)
-    if not isinstance(body, dict) or not isinstance(body.get("id"), str):
-        raise InvalidInput("the body must be an object with the fault's id", field="id")
-    parameters = {name: value for name, value in body.items() if name != "id"}
-    return send_json({"number": request.app[ALPACA].fault(body["id"], **parameters)})
-
-
-async def clear_faults(request: web.Request) -> web.Response:
-    number = _number(request, "number") if "number" in request.match_info else None
-    return send_json({"ended": request.app[ALPACA].clear_faults(number)})
-
-
-async def counters(request: web.Request) -> web.Response:
-    return send_json(request.app[ALPACA].counters())
-
-
-async def reset_counters(request: web.Request) -> web.Response:
-    request.app[ALPACA].services.counters.reset()
-    return send_json({})
 
 
 async def mint_code(request: web.Request) -> web.Response:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.simulator.ctrader import grants
 from bridge.simulator.ctrader.catalogue import ListedSymbol
-from bridge.simulator.ctrader.faults import FaultTable, describe
+from bridge.simulator.ctrader.faults import FaultTable
 from bridge.simulator.ctrader.services import Services
 from bridge.simulator.ctrader.truth import truth_of
 from bridge.simulator.ctrader.world import Account
@@ -242,16 +242,16 @@ class Actions:
 
     def active_faults(self) -> list[dict[str, Any]]:
         """Faults that are on, with what they did so far."""
-        return [
-            {"number": number, "id": fault_id, "effects": fault.effects, "parameters": fault.model_dump(by_alias=True)}
-            for number, (fault_id, fault) in self._faults.active().items()
-        ]
+        return self._faults.active()
 
     def fault_catalogue(self) -> list[dict[str, Any]]:
-        return describe()
+        return self._faults.catalogue()
 
     def counters(self) -> dict[str, Any]:
         return self.services.counters.as_json(len(self.services.hub.connections))
+
+    def reset_counters(self) -> None:
+        self.services.counters.reset()
 
     def accounts(self) -> list[dict[str, Any]]:
         """Every account with its user, server and terms, and an `example` of what it can trade and how little of it."""

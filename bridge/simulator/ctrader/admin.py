@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bridge.simulator.admin_http import MAX_BODY_BYTES, Stop, problems, read_body, read_json, send_json, serve
+from bridge.simulator.admin_http import MAX_BODY_BYTES, Stop, problems, read_body, send_json, serve
+from bridge.simulator.admin_routes import fault_and_counter_routes
 from bridge.simulator.ctrader import schemas
 from bridge.simulator.ctrader.actions import Actions, Refusal
 from bridge.simulator.ctrader.consent import consent_page, decide
 from bridge.simulator.ctrader.oauth import token_endpoint
-from core.errors import InvalidInput
 from core.paper_trader import KEEP, Level, OrderChanges
 
 ACTIONS: web.AppKey[Actions] = web.AppKey("actions", Actions)
@@ -56,12 +56,7 @@ def broker_routes(prefix: str) -> list[web.RouteDef]:
         web.get(f"{prefix}/prices", prices),
         web.post(f"{prefix}/prices", set_prices),
         web.post(f"{prefix}/symbols", change_symbol),
-        web.get(f"{prefix}/faults", list_faults),
-        web.post(f"{prefix}/faults", begin_fault),
-        web.delete(f"{prefix}/faults", clear_faults),
-        web.delete(f"{prefix}/faults/{{number:[0-9]+}}", clear_faults),
-        web.get(f"{prefix}/counters", counters),
-        web.delete(f"{prefix}/counters", reset_counters),
+        *fault_and_counter_routes(prefix, ACTIONS),
         web.post(f"{prefix}/oauth/codes", mint_code),
         web.post(f"{prefix}/users/{{user:[0-9]+}}/revoke", revoke),
         web.post(f"{prefix}/users/{{user:[0-9]+}}/expire", expire),
@@ -172,33 +167,6 @@ async def change_symbol(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.SymbolBody)
     actions = request.app[ACTIONS]
     actions.change_symbol(body.symbol, trading_mode=body.trading_mode, is_open=body.is_open, server=body.server)
-    return send_json({})
-
-
-async def list_faults(request: web.Request) -> web.Response:
-    actions = request.app[ACTIONS]
-    return send_json({"catalogue": actions.fault_catalogue(), "active": actions.active_faults()})
-
-
-async def begin_fault(request: web.Request) -> web.Response:
-    body = await read_json(request)
-    if not isinstance(body, dict) or not isinstance(body.get("id"), str):
-        raise InvalidInput("the body must be an object with the fault's id", field="id")
-    parameters = {name: value for name, value in body.items() if name != "id"}
-    return send_json({"number": request.app[ACTIONS].fault(body["id"], **parameters)})
-
-
-async def clear_faults(request: web.Request) -> web.Response:
-    number = request.match_info.get("number")
-    return send_json({"ended": request.app[ACTIONS].clear_faults(None if number is None else int(number))})
-
-
-async def counters(request: web.Request) -> web.Response:
-    return send_json(request.app[ACTIONS].counters())
-
-
-async def reset_counters(request: web.Request) -> web.Response:
-    request.app[ACTIONS].services.counters.reset()
     return send_json({})
 
 

@@ -1,16 +1,13 @@
 """Faults a broker can cause by itself, by their ids in the fault catalogue (reference/faults.md §2.1).
 
-`CATALOGUE` maps each id to its class; parameters are that class's fields. The table of active faults is asked at a few
-points only, and costs one truth test there while it is empty.
+`CATALOGUE` maps each id to its class; parameters are that class's fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from bridge.simulator.alpaca.access import Caller
 from bridge.simulator.alpaca.faults import answers, connections, lag, messages, updates
@@ -24,11 +21,7 @@ from bridge.simulator.alpaca.faults.base import (
 )
 from bridge.simulator.alpaca.hooks import RestCall
 from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket
-from core.errors import InvalidInput, NotFound
-
-if TYPE_CHECKING:
-    from bridge.simulator.alpaca.services import Services
-    from bridge.simulator.alpaca.streams.streams import Streams
+from bridge.simulator.faults import ActiveFaults
 
 CATALOGUE: dict[str, type[Fault]] = {
     "N01": connections.Reset,
@@ -70,78 +63,20 @@ CATALOGUE: dict[str, type[Fault]] = {
     "HEARTBEAT_BYTE": messages.HeartbeatByte,
     "MUTE_DATA": connections.MuteData,
 }
-MOST_ACTIVE = 100
-
-F = TypeVar("F", bound=Fault)
 
 
-class FaultTable:
-    """The active faults of one simulator, numbered in the order they came."""
+class FaultTable(ActiveFaults[Fault]):
+    """The active faults of one simulated Alpaca."""
 
     def __init__(self) -> None:
+        super().__init__(CATALOGUE)
         self.on_frames: list[FrameFault] = []
-        self._active: dict[int, tuple[str, Fault]] = {}
-        self._begun = 0
-        self._streams: Streams | None = None
-
-    # ---- admin
-
-    def begin(self, services: Services, fault_id: str, parameters: dict[str, Any]) -> int:
-        """Begin a fault; returns its number. Raises NotFound for an unknown id, InvalidInput for wrong parameters."""
-        kind = CATALOGUE.get(fault_id)
-        if kind is None:
-            raise NotFound(f"no fault {fault_id}; there are {', '.join(CATALOGUE)}")
-        if self._streams is None:
-            raise RuntimeError("faults need the streams, which are not attached")
-        self._drop_over()
-        if len(self._active) >= MOST_ACTIVE:
-            raise InvalidInput(f"{MOST_ACTIVE} faults are active already", field="id")
-        try:
-            fault = kind.model_validate(parameters)
-        except ValidationError as cause:
-            first = cause.errors()[0]
-            raise InvalidInput(str(first["msg"]), field=".".join(map(str, first["loc"]))) from cause
-        self._begun += 1
-        if not fault.instant:
-            self._active[self._begun] = (fault_id, fault)
-            self._file()
-        fault.start(services, self._streams)
-        return self._begun
-
-    def clear(self, number: int | None = None) -> int:
-        """End one fault, or all of them; returns how many. Raises NotFound for an unknown number."""
-        if number is not None and number not in self._active:
-            raise NotFound(f"no active fault {number}")
-        ended = [number] if number is not None else list(self._active)
-        for each in ended:
-            _, fault = self._active.pop(each)
-            fault.end()
-        self._file()
-        return len(ended)
-
-    def active(self) -> list[dict[str, Any]]:
-        """Faults that are still on: number, id, effects, parameters."""
-        self._drop_over()
-        return [
-            {
-                "number": number,
-                "id": fault_id,
-                "effects": fault.effects,
-                "parameters": fault.model_dump(mode="json", by_alias=True, exclude_defaults=True),
-            }
-            for number, (fault_id, fault) in self._active.items()
-        ]
-
-    def catalogue(self) -> list[dict[str, Any]]:
-        """Every fault for people: id, title, parameters with meaning and default."""
-        return describe()
 
     def tick(self) -> None:
         """Time passes: faults end, lagging REST takes its copies."""
-        if self._active:
-            self._drop_over()
-            for fault in self._of(lag.LaggingRest):
-                fault.tick()
+        super().tick()
+        for fault in self._of(lag.LaggingRest):
+            fault.tick()
 
     # ---- REST
 
@@ -163,10 +98,6 @@ class FaultTable:
         return None if latest is response else latest
 
     # ---- streams
-
-    def attach(self, streams: Streams) -> None:
-        """These are the streams whose connections faults may touch."""
-        self._streams = streams
 
     def frames(self, client: StreamSocket, message: Outgoing) -> list[Outgoing]:
         """What goes out instead of `message`."""
@@ -210,29 +141,5 @@ class FaultTable:
         for fault in self._of(lag.LaggingRest):
             fault.updated(account_id)
 
-    def _of(self, kind: type[F]) -> list[F]:
-        if not self._active:
-            return []
-        return [fault for _, fault in self._active.values() if isinstance(fault, kind)]
-
-    def _drop_over(self) -> None:
-        for number, (_, fault) in list(self._active.items()):
-            if fault.over:
-                del self._active[number]
-                fault.end()
-                self._file()
-
-    def _file(self) -> None:
-        self.on_frames = [fault for _, fault in self._active.values() if isinstance(fault, FrameFault)]
-
-
-def describe() -> list[dict[str, Any]]:
-    """The catalogue for people: id, title, parameters with meaning and default."""
-    rows = []
-    for fault_id, kind in CATALOGUE.items():
-        parameters = {
-            field.alias or name: {"meaning": field.description or "", "default": field.default}
-            for name, field in kind.model_fields.items()
-        }
-        rows.append({"id": fault_id, "title": kind.title, "instant": kind.instant, "parameters": parameters})
-    return rows
+    def _changed(self) -> None:
+        self.on_frames = self._of(FrameFault)

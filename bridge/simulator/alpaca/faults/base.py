@@ -7,11 +7,12 @@ on each outgoing stream message, at a stream's handshake and login. Randomness a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import Field, field_validator
 
+from bridge.simulator import faults
 from bridge.simulator.alpaca.access import Caller
 from bridge.simulator.alpaca.hooks import RestCall
 from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket
@@ -23,24 +24,11 @@ if TYPE_CHECKING:
 StreamChoice = Literal["trading", "data", "both"]
 
 
-class Fault(BaseModel):
-    """One active fault. `effects` counts what it did."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-    title: ClassVar[str]
-    # Strikes when begun and is over; anything else stays until its count, its duration or a DELETE ends it.
-    instant: ClassVar[bool] = False
+class Fault(faults.Fault):
+    """A fault of this broker, limited to accounts and an environment where it is asked to."""
 
     accounts: list[str] | None = Field(None, description="account ids it is limited to; absent: all")
     environment: Literal["paper", "live"] | None = Field(None, description="limit to one environment (demo = paper)")
-    count: int | None = Field(None, ge=1, description="effects after which it ends; absent: no limit")
-    probability: float = Field(1.0, ge=0, le=1, description="chance of each effect")
-    duration_s: float | None = Field(None, alias="durationSeconds", gt=0, description="ends after so many seconds")
-
-    _services: Any = PrivateAttr()
-    _streams: Any = PrivateAttr()
-    _until: float | None = PrivateAttr(None)
-    _effects: int = PrivateAttr(0)
 
     @field_validator("environment", mode="before")
     @classmethod
@@ -55,32 +43,8 @@ class Fault(BaseModel):
 
     @property
     def streams(self) -> Streams:
-        streams: Streams = self._streams
+        streams: Streams = self.services.streams
         return streams
-
-    @property
-    def effects(self) -> int:
-        return self._effects
-
-    @property
-    def over(self) -> bool:
-        """Spent or out of time."""
-        if self.count is not None and self._effects >= self.count:
-            return True
-        return self._until is not None and self.services.clock.monotonic() >= self._until
-
-    def start(self, services: Services, streams: Streams) -> None:
-        """Bind to a simulator and begin."""
-        self._services, self._streams = services, streams
-        if self.duration_s is not None:
-            self._until = services.clock.monotonic() + self.duration_s
-        self.begin()
-
-    def begin(self) -> None:
-        """Act at once, if the fault does."""
-
-    def end(self) -> None:
-        """Undo what lasts, if anything."""
 
     def hits(self, account_id: str | None, environment: str) -> bool:
         """Whether this effect happens; counts it when it does."""
@@ -91,18 +55,6 @@ class Fault(BaseModel):
         if self.over or self.environment not in (None, environment):
             return False
         return self.accounts is None or account_id in self.accounts
-
-    def strikes(self) -> bool:
-        """Draw the chance; count the effect when it happens."""
-        if self.probability < 1 and self.services.random.random() >= self.probability:
-            return False
-        self.note()
-        return True
-
-    def note(self) -> None:
-        """Count one effect."""
-        self._effects += 1
-        self.services.counters.faults[type(self).__name__] += 1
 
 
 class StreamFault(Fault):

@@ -6,7 +6,7 @@ The streams know this interface only; `faults` implements it. Every hook is chea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from aiohttp import web
 
@@ -18,9 +18,6 @@ StreamName = Literal["trading", "data"]
 
 class StreamHooks(Protocol):
     """Questions asked at a few points."""
-
-    def attach(self, streams: Any, /) -> None:
-        """These are the streams whose connections faults may touch."""
 
     @property
     def on_frames(self) -> Sequence[object]:

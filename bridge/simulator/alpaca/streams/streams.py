@@ -53,7 +53,6 @@ class Streams:
         self._test_prints = 0
         self._delayed: deque[Tick] = deque(maxlen=MOST_DELAYED)
         services.access.on_revoked.append(self.revoked)
-        hooks.attach(self)
 
     def routes(self) -> list[web.RouteDef]:
         """What a port serves beside REST."""

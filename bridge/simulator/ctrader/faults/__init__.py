@@ -1,27 +1,24 @@
 """Faults a broker can cause by itself, by their ids in the fault catalogue (reference/faults.md §2.1).
 
-`CATALOGUE` maps each id to its class; parameters are that class's fields. The table of active faults is asked at a
-few points only, and costs one truth test there while it is empty.
+`CATALOGUE` maps each id to its class; parameters are that class's fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
-from pydantic import ValidationError
 
 from bridge.simulator.ctrader.envelope import Outgoing
 from bridge.simulator.ctrader.faults import connections, events, frames, requests
 from bridge.simulator.ctrader.faults.base import Fault, FrameFault, RequestFault
 from bridge.simulator.ctrader.wire import HttpRefusal
-from core.errors import InvalidInput, NotFound
+from bridge.simulator.faults import ActiveFaults
 
 if TYPE_CHECKING:
     from bridge.simulator.ctrader.connection import Connection
     from bridge.simulator.ctrader.requests.call import Call
-    from bridge.simulator.ctrader.services import Services
 
 CATALOGUE: dict[str, type[Fault]] = {
     "N01": connections.Reset,
@@ -62,62 +59,17 @@ CATALOGUE: dict[str, type[Fault]] = {
     "DROP_AFTER_REQUEST": requests.DropAfterRequest,
     "ORDER_REJECTED": requests.OrderRejected,
 }
-MOST_ACTIVE = 100
-
-F = TypeVar("F", bound=Fault)
 
 
-class FaultTable:
-    """The active faults of one simulator, numbered in the order they came."""
+class FaultTable(ActiveFaults[Fault]):
+    """The active faults of one simulated cTrader."""
 
     def __init__(self) -> None:
+        super().__init__(CATALOGUE)
         self.on_frames: list[FrameFault] = []
         self.on_requests: list[RequestFault] = []
-        self._active: dict[int, tuple[str, Fault]] = {}
-        self._begun = 0
         self._slots: list[float] = []  # monotonic ends of the slots that closed connections still hold (N37)
         self.answer_of: Callable[[Call[Any]], Message | None] = _unset
-
-    def begin(self, services: Services, fault_id: str, parameters: dict[str, Any]) -> int:
-        """Begin a fault; returns its number. Raises NotFound for an unknown id, InvalidInput for wrong parameters."""
-        kind = CATALOGUE.get(fault_id)
-        if kind is None:
-            raise NotFound(f"no fault {fault_id}; there are {', '.join(CATALOGUE)}")
-        self._drop_over()
-        if len(self._active) >= MOST_ACTIVE:
-            raise InvalidInput(f"{MOST_ACTIVE} faults are active already", field="id")
-        try:
-            fault = kind.model_validate(parameters)
-        except ValidationError as cause:
-            first = cause.errors()[0]
-            raise InvalidInput(str(first["msg"]), field=".".join(map(str, first["loc"]))) from cause
-        self._begun += 1
-        if not fault.instant:
-            self._active[self._begun] = (fault_id, fault)
-            self._file()
-        fault.start(services)
-        return self._begun
-
-    def clear(self, number: int | None = None) -> int:
-        """End one fault, or all of them; returns how many. Raises NotFound for an unknown number."""
-        if number is not None and number not in self._active:
-            raise NotFound(f"no active fault {number}")
-        ended = [number] if number is not None else list(self._active)
-        for each in ended:
-            _, fault = self._active.pop(each)
-            fault.end()
-        self._file()
-        return len(ended)
-
-    def active(self) -> dict[int, tuple[str, Fault]]:
-        """Faults that are still on, by number."""
-        self._drop_over()
-        return dict(self._active)
-
-    def tick(self) -> None:
-        """End faults whose time is over; called now and then."""
-        if self._active:
-            self._drop_over()
 
     def frames(self, connection: Connection, outgoing: Outgoing) -> list[Outgoing]:
         """What goes out instead of `outgoing`."""
@@ -140,9 +92,8 @@ class FaultTable:
 
     def accepted(self, connection: Connection) -> None:
         """A connection was made."""
-        for _, fault in list(self._active.values()):
-            if isinstance(fault, connections.ConnectionFault):
-                fault.accepted(connection)
+        for fault in self._of(connections.ConnectionFault):
+            fault.accepted(connection)
 
     def upgrade_refusal(self) -> HttpRefusal | None:
         return next((refusal for fault in self._of(connections.HttpRefused) if (refusal := fault.refusal())), None)
@@ -174,34 +125,8 @@ class FaultTable:
                 return True
         return False
 
-    def _of(self, kind: type[F]) -> list[F]:
-        if not self._active:
-            return []
-        return [fault for _, fault in self._active.values() if isinstance(fault, kind)]
-
-    def _drop_over(self) -> None:
-        for number, (_, fault) in list(self._active.items()):
-            if fault.over:
-                del self._active[number]
-                fault.end()
-                self._file()
-
-    def _file(self) -> None:
-        faults = [fault for _, fault in self._active.values()]
-        self.on_frames = [fault for fault in faults if isinstance(fault, FrameFault)]
-        self.on_requests = [fault for fault in faults if isinstance(fault, RequestFault)]
-
-
-def describe() -> list[dict[str, Any]]:
-    """The catalogue for people: id, title, parameters with meaning and default."""
-    rows = []
-    for fault_id, kind in CATALOGUE.items():
-        parameters = {
-            field.alias or name: {"meaning": field.description or "", "default": field.default}
-            for name, field in kind.model_fields.items()
-        }
-        rows.append({"id": fault_id, "title": kind.title, "instant": kind.instant, "parameters": parameters})
-    return rows
+    def _changed(self) -> None:
+        self.on_frames, self.on_requests = self._of(FrameFault), self._of(RequestFault)
 
 
 def _unset(call: Call[Any]) -> Message | None:

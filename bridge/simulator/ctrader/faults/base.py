@@ -7,10 +7,11 @@ each outgoing message, and when a connection is made. Randomness and time come f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field
 
+from bridge.simulator import faults
 from bridge.simulator.ctrader.envelope import Outgoing
 
 if TYPE_CHECKING:
@@ -19,76 +20,26 @@ if TYPE_CHECKING:
     from bridge.simulator.ctrader.services import Services
 
 
-class Fault(BaseModel):
-    """One active fault. `effects` counts what it did."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-    title: ClassVar[str]
-    # Strikes when begun and is over; anything else stays until its count, its duration or a DELETE ends it.
-    instant: ClassVar[bool] = False
+class Fault(faults.Fault):
+    """A fault of this broker, limited to accounts and an environment where it is asked to."""
 
     accounts: list[int] | None = Field(None, description="account ids it is limited to; absent: all")
     environment: Literal["demo", "live"] | None = Field(None, description="limit to one environment")
-    count: int | None = Field(None, ge=1, description="effects after which it ends; absent: no limit")
-    probability: float = Field(1.0, ge=0, le=1, description="chance of each effect")
-    duration_s: float | None = Field(None, alias="durationSeconds", gt=0, description="ends after so many seconds")
-
-    _services: Any = PrivateAttr()
-    _until: float | None = PrivateAttr(None)
-    _effects: int = PrivateAttr(0)
 
     @property
     def services(self) -> Services:
         services: Services = self._services
         return services
 
-    @property
-    def effects(self) -> int:
-        return self._effects
-
-    @property
-    def over(self) -> bool:
-        """Spent or out of time."""
-        if self.count is not None and self._effects >= self.count:
-            return True
-        return self._until is not None and self.services.clock.monotonic() >= self._until
-
-    def start(self, services: Services) -> None:
-        """Bind to a simulator and begin."""
-        self._services = services
-        if self.duration_s is not None:
-            self._until = services.clock.monotonic() + self.duration_s
-        self.begin()
-
-    def begin(self) -> None:
-        """Act at once, if the fault does."""
-
-    def end(self) -> None:
-        """Undo what lasts, if anything."""
-
     def hits(self, account_id: int | None, connection: Connection) -> bool:
         """Whether this effect happens; counts it when it does."""
-        if not self.concerns(account_id, connection):
-            return False
-        return self.strikes()
+        return self.concerns(account_id, connection) and self.strikes()
 
     def concerns(self, account_id: int | None, connection: Connection) -> bool:
         """Whether account and connection are within the fault's limits."""
         if self.over or self.environment not in (None, connection.environment):
             return False
         return self.accounts is None or account_id in self.accounts
-
-    def strikes(self) -> bool:
-        """Draw the chance; count the effect when it happens."""
-        if self.probability < 1 and self.services.random.random() >= self.probability:
-            return False
-        self.note()
-        return True
-
-    def note(self) -> None:
-        """Count one effect."""
-        self._effects += 1
-        self.services.counters.faults[type(self).__name__] += 1
 
     def connections(self) -> Iterator[Connection]:
         """Open connections within the limits: of the environment, and carrying one of the accounts if any are named."""
