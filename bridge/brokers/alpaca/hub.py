@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from bridge.brokers.alpaca import faults, strangers, updates
+from bridge.brokers.alpaca import faults, strangers, updates, usual
 from bridge.brokers.alpaca.budget import Priority
 from bridge.brokers.alpaca.context import Context
+from bridge.brokers.alpaca.frames import Frame
 from bridge.brokers.alpaca.gate import Gate
 from bridge.brokers.alpaca.members import Login, Member
 from bridge.brokers.alpaca.pace import Pace
 from bridge.brokers.alpaca.reading import Executions
 from bridge.brokers.alpaca.requests import Requests
 from bridge.brokers.alpaca.stream import TradingStream
-from bridge.brokers.alpaca.updates import TradeUpdate
+from bridge.brokers.alpaca.updates import Facts, TradeUpdate
 from bridge.brokers.alpaca.upkeep import Upkeep
 from bridge.brokers.alpaca.values import QUOTE_DIGITS, raw_price
 from bridge.brokers.base import BrokerFault, Environment, FaultKind, ReasonCode, Stage
@@ -212,6 +213,17 @@ class AccountHub:
 
     # ------------------------------------------------------------ what arrives
 
+    def usual(self, frame: Frame) -> bool:
+        """Apply a trade update that looks as nearly all do; False for any other frame, and while a reading is under
+        way, for then updates are kept."""
+        if not self.live or self.buffer is not None:
+            return False
+        found = usual.facts(frame, self.mirror, self.assets, self.memory.included)
+        if found is None:
+            return False
+        self._take(*found)
+        return True
+
     def update(self, data: dict[str, Any]) -> None:
         """One trade update."""
         try:
@@ -226,20 +238,23 @@ class AccountHub:
 
     def apply(self, update: TradeUpdate) -> None:
         """Apply it at once; kept as well while a reading is under way."""
-        context, mirror = self.context, self.mirror
         try:
-            facts = updates.facts(update, mirror, self.assets, self.memory.included)
+            facts = updates.facts(update, self.mirror, self.assets, self.memory.included)
         except ProtocolViolation:
             self.unusable()
             return
-        context.stats.count(f"events.{update.event}" if update.known else "events.unknown")
-        self.updates += 1
         if self.buffer is not None:
             if len(self.buffer) < BUFFER_CAP:
                 self.buffer.append(update)
             else:
                 self.overflowed = True
-        changed = mirror.apply(facts.execution, context.clock.now_ms())
+        self._take(update.event if update.known else "unknown", facts)
+
+    def _take(self, event: str, facts: Facts) -> None:
+        context = self.context
+        context.stats.count(f"events.{event}")
+        self.updates += 1
+        changed = self.mirror.apply(facts.execution, context.clock.now_ms())
         self.memory.heard(facts, context.clock.monotonic())
         if facts.fills:
             self._note(facts.fills)

@@ -20,7 +20,7 @@ from core.orders import Order, OrderStatus, OrderType, Side
 
 _ZERO = Decimal(0)
 
-_STATES: dict[str, OrderStatus | None] = {  # None: it works no more
+STATES: dict[str, OrderStatus | None] = {  # None: it works no more
     "new": OrderStatus.WORKING,
     "accepted": OrderStatus.WORKING,
     "pending_new": OrderStatus.WORKING,
@@ -40,7 +40,7 @@ _STATES: dict[str, OrderStatus | None] = {  # None: it works no more
     "replaced": None,
     "rejected": None,
 }
-_TYPES = {
+TYPES = {
     "market": OrderType.MARKET,
     "limit": OrderType.LIMIT,
     "stop": OrderType.STOP,
@@ -81,9 +81,9 @@ def order_id(source: Document) -> str:
 def order_state(source: Document) -> OrderStatus | None:
     """The state of an order that works, None when it works no more. Raises UnknownValue for any other word."""
     state = source.get("status")
-    if type(state) is not str or state not in _STATES:
+    if type(state) is not str or state not in STATES:
         raise UnknownValue("an order state that is not known")
-    return _STATES[state]
+    return STATES[state]
 
 
 def order(source: Document, assets: Assets, known: Order | None = None, at_ms: int = 0) -> Order:
@@ -163,7 +163,7 @@ def _type(source: Document, known: Order | None) -> OrderType:
     said = source.get("type") or source.get("order_type")
     if not said and known is not None:
         return known.type
-    found = _TYPES.get(said) if type(said) is str else None
+    found = TYPES.get(said) if type(said) is str else None
     if found is None:
         raise UnknownValue("an order type that is not known")
     return found

@@ -35,6 +35,9 @@ class StreamRefused(BrokerFault):
 class StreamOwner(Protocol):
     """The account behind a stream. Called from the receive callback; must not raise."""
 
+    def usual(self, frame: frames.Frame) -> bool:
+        """A frame, whatever is in it. True when it was a trade update and was used, with nothing left to do."""
+
     def update(self, data: dict[str, Any]) -> None:
         """One trade update; may come before `open` has returned."""
 
@@ -132,6 +135,9 @@ class TradingStream:
             return
         self._pinging.heard(self._clock.monotonic())
         self._traffic.frames += 1
+        if self._owner.usual(data):
+            self._garbage = 0
+            return
         try:
             document = frames.read(data)
         except ProtocolViolation:

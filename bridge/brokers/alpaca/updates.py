@@ -22,10 +22,10 @@ from core.events import BalanceChanged, Event, Execution, Fill, PositionChanged,
 from core.orders import Side
 from core.positions import Position
 
-_FILLS = frozenset({"fill", "partial_fill"})
+FILLS = frozenset({"fill", "partial_fill"})
 _READ_SOON = frozenset({"trade_bust", "trade_correct", "replaced", "restated"})  # changes what no message says whole
 _KNOWN_EVENTS = (
-    _FILLS
+    FILLS
     | _READ_SOON
     | {
         "new",
@@ -49,7 +49,7 @@ _KNOWN_EVENTS = (
         "held",
     }
 )
-_SAY_ALL = _KNOWN_EVENTS - _READ_SOON
+SAY_ALL = _KNOWN_EVENTS - _READ_SOON
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ def read(data: object) -> TradeUpdate:
     order = document(source.get("order"))
     event = word(source, "event") or ""
     at_ms = to_ms(source.get("timestamp")) or to_ms(source.get("at")) or 0
-    if event not in _FILLS:
+    if event not in FILLS:
         return TradeUpdate(event, order, at_ms)
     if "position_qtys" in source or order.get("order_class") == "mleg":
         return TradeUpdate(event, order, at_ms, _legs(source, order))
@@ -106,8 +106,8 @@ def facts(update: TradeUpdate, mirror: AccountMirror, assets: Assets, is_known: 
     """What the update changes on this mirror; executions that are known already change the order only. Raises
     ProtocolViolation (UnknownValue for an order state or type that we do not know)."""
     events = orders.order_events(update.order, assets, mirror.orders, update.at_ms)
-    read_soon = update.event not in _SAY_ALL
-    if update.event not in _FILLS:
+    read_soon = update.event not in SAY_ALL
+    if update.event not in FILLS:
         return Facts(Execution(tuple(events)), read_soon=read_soon)
     tally = _Tally(mirror, assets, update.at_ms)
     complete = bool(update.parts)

@@ -108,12 +108,19 @@ def raw_price(value: Decimal) -> int:
     return int(value.scaleb(QUOTE_DIGITS, CONTEXT).to_integral_value(ROUND_HALF_EVEN))
 
 
+def is_id(text: str) -> bool:
+    """Whether this can be an id."""
+    return 0 < len(text) <= LONGEST_ID and text.isascii() and text.isprintable()
+
+
 def identity(source: Document, name: str) -> str | None:
     """An id; None when absent. Raises ProtocolViolation for what cannot be one."""
     value = source.get(name)
     if type(value) is str:
-        if len(value) <= LONGEST_ID and value.isascii() and value.isprintable():
-            return value or None
+        if is_id(value):
+            return value
+        if not value:
+            return None
     elif value is None:
         return None
     raise ProtocolViolation(f"{name} is no id")
