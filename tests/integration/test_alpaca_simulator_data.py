@@ -8,8 +8,6 @@ import msgpack
 import pytest
 
 from bridge.simulator.alpaca import Simulator, SimulatorSettings
-from bridge.simulator.alpaca.streams.settings import StreamSettings
-from bridge.simulator.alpaca.streams.streams import Streams
 from tests.support.alpaca_probe import keys, live_keys, reading, stream
 from tests.support.waiting import eventually
 
@@ -18,18 +16,15 @@ AUTHENTICATED = [{"T": "success", "msg": "authenticated"}]
 
 
 @pytest.fixture
-def settings() -> StreamSettings:
-    return StreamSettings(slot_seconds=30)
+def settings() -> dict[str, Any]:
+    """What a test sets otherwise."""
+    return {}
 
 
 @pytest.fixture
-async def sim(settings: StreamSettings) -> AsyncIterator[Simulator]:
-    simulator = Simulator(SimulatorSettings(users=2, prices="frozen", partial_fill_share=0))
-    services = simulator.services
-    services.streams = Streams(services, services.faults, settings)
-    services.world.on_update = services.streams.publish
-    services.world.prices.on_tick = services.streams.tick
-    async with simulator:
+async def sim(settings: dict[str, Any]) -> AsyncIterator[Simulator]:
+    usual = {"users": 2, "prices": "frozen", "partial_fill_share": 0, "slot_seconds": 30}
+    async with Simulator(SimulatorSettings(**usual | settings)) as simulator:
         yield simulator
 
 
@@ -76,7 +71,7 @@ class TestData:
             assert {each["S"] for each in talk.data} == {"FAKEPACA"}
             assert talk.data[0]["i"] > 2**53
 
-    @pytest.mark.parametrize("settings", [StreamSettings(minute_seconds=0.2)])
+    @pytest.mark.parametrize("settings", [{"minute_seconds": 0.2}])
     async def test_bars_come_every_minute_of_simulated_time(self, sim: Simulator) -> None:
         async with reading(sim.ports.alpaca, "/v2/iex", bars=["*"], dailyBars=["AAPL"]) as talk:
             sim.actions.quote("AAPL", price=Decimal("200"))
@@ -85,7 +80,7 @@ class TestData:
             assert set(talk.data[0]) == {"T", "S", "o", "h", "l", "c", "v", "t", "n", "vw"}
             assert talk.data[0]["c"] == 200
 
-    @pytest.mark.parametrize("settings", [StreamSettings(delayed_seconds=0)])
+    @pytest.mark.parametrize("settings", [{"delayed_seconds": 0}])
     async def test_the_delayed_feed_tells_old_trades(self, sim: Simulator) -> None:
         async with reading(sim.ports.alpaca, "/v2/delayed_sip", trades=["AAPL"]) as talk:
             sim.actions.quote("AAPL", price=Decimal("200"))
@@ -166,7 +161,7 @@ class TestData:
             (answer,) = await talk.ask({"action": "subscribe", "trades": thirty_one[:30]})
             assert len(answer["trades"]) == 30
 
-    @pytest.mark.parametrize("settings", [StreamSettings(data_auth_seconds=0.05)])
+    @pytest.mark.parametrize("settings", [{"data_auth_seconds": 0.05}])
     async def test_a_stream_that_never_authenticates_is_told_404_and_closed(self, sim: Simulator) -> None:
         async with stream(sim.ports.alpaca, "/v2/iex") as talk:
             assert await talk.ended() == 1008
@@ -189,7 +184,7 @@ class TestData:
             await eventually(lambda: sim.counters.data_streams == 1, within_s=5)
             assert await second.ask({"action": "auth", "key": key, "secret": secret}) == AUTHENTICATED
 
-    @pytest.mark.parametrize("settings", [StreamSettings(data_connection_limit=None, sip_allowed=False)])
+    @pytest.mark.parametrize("settings", [{"data_connection_limit": None, "sip_allowed": False}])
     async def test_plans_are_settings(self, sim: Simulator) -> None:
         async with reading(sim.ports.alpaca, "/v2/iex"), reading(sim.ports.alpaca, "/v2/iex"):
             pass

@@ -12,25 +12,20 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from bridge.simulator.alpaca import Simulator, SimulatorSettings
-from bridge.simulator.alpaca.streams.settings import StreamSettings
-from bridge.simulator.alpaca.streams.streams import Streams
 from tests.support.alpaca_probe import keys, listening, live_keys, rest, stream
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
-def settings() -> StreamSettings:
-    return StreamSettings(slot_seconds=30)
+def settings() -> dict[str, Any]:
+    """What a test sets otherwise."""
+    return {}
 
 
 @pytest.fixture
-async def sim(settings: StreamSettings) -> AsyncIterator[Simulator]:
-    simulator = Simulator(SimulatorSettings(users=2, prices="frozen", partial_fill_share=0))
-    services = simulator.services
-    services.streams = Streams(services, services.faults, settings)
-    services.world.on_update = services.streams.publish
-    services.world.prices.on_tick = services.streams.tick
-    async with simulator:
+async def sim(settings: dict[str, Any]) -> AsyncIterator[Simulator]:
+    usual = {"users": 2, "prices": "frozen", "partial_fill_share": 0, "slot_seconds": 30}
+    async with Simulator(SimulatorSettings(**usual | settings)) as simulator:
         yield simulator
 
 
@@ -150,7 +145,7 @@ class TestTrading:
         status, _ = await _plain(sim.ports.alpaca, "/stream")
         assert status == 426
 
-    @pytest.mark.parametrize("settings", [StreamSettings(trading_auth_seconds=0.05)])
+    @pytest.mark.parametrize("settings", [{"trading_auth_seconds": 0.05}])
     async def test_a_stream_that_never_authenticates_is_closed(self, sim: Simulator) -> None:
         async with stream(sim.ports.alpaca) as talk:
             assert await talk.ended() == 1008
@@ -175,7 +170,7 @@ class TestSlots:
                 pass
         assert (sim.counters.refused_slots, sim.counters.parallel_streams) == (1, 1)
 
-    @pytest.mark.parametrize("settings", [StreamSettings(slot_busy_status="unauthorized")])
+    @pytest.mark.parametrize("settings", [{"slot_busy_status": "unauthorized"}])
     async def test_the_word_for_a_busy_slot_is_a_setting(self, sim: Simulator) -> None:
         async with listening(sim.ports.alpaca), stream(sim.ports.alpaca) as second:
             assert (await second.login())["status"] == "unauthorized"
@@ -219,7 +214,7 @@ class TestSlots:
         async with listening(sim.ports.alpaca):
             pass
 
-    @pytest.mark.parametrize("settings", [StreamSettings(slot_seconds=0.1)])
+    @pytest.mark.parametrize("settings", [{"slot_seconds": 0.1}])
     async def test_a_held_slot_is_free_after_its_time(self, sim: Simulator) -> None:
         async with listening(sim.ports.alpaca):
             sim.actions.fault("N40")
@@ -234,7 +229,7 @@ class TestSlots:
 class TestSlowReaders:
     """Memory stays bounded."""
 
-    @pytest.mark.parametrize("settings", [StreamSettings(max_unread_bytes=100_000)])
+    @pytest.mark.parametrize("settings", [{"max_unread_bytes": 100_000}])
     async def test_a_client_that_does_not_read_is_cut(self, sim: Simulator) -> None:
         async with listening(sim.ports.alpaca, compression=None) as talk:
             talk.socket.transport.pause_reading()

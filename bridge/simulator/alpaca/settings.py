@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,28 @@ class SimulatorSettings:
     speed: float = 1.0
     # Trading API requests per account and minute (reference/alpaca.md §1.6).
     requests_per_minute: int = 200
-    # A trading stream whose client vanished keeps its account's slot this long (reference §2.3).
+    # A stream whose client vanished without closing keeps its slot this long (reference §2.3).
     slot_seconds: float = 90.0
+    # What the second trading stream of an account is told when its handshake did not say whose it is.
+    slot_busy_status: Literal["exceeded", "unauthorized"] = "exceeded"
+    # Nobody knows how long the real trading stream waits for authentication (reference §9).
+    trading_auth_seconds: float = 10.0
     # A data stream must authenticate within this time (reference §3.2).
     data_auth_seconds: float = 10.0
-    # Symbols with trades or quotes on one data stream; None = no limit (reference §3.4: 30 on the free plan).
+    # Data connections per endpoint and user; None = no limit (reference §3.4: one).
+    data_connection_limit: int | None = 1
+    # Symbols with trades or quotes on one iex connection; None = no limit (reference §3.4: 30 on the free plan).
     data_symbol_limit: int | None = 30
+    # Whether users may read /v2/sip (code 409 otherwise).
+    sip_allowed: bool = True
+    # How late /v2/delayed_sip is.
+    delayed_seconds: float = 900.0
+    # Length of a minute of market time, for bars, at speed 1.
+    minute_seconds: float = 60.0
+    # A stream's client that leaves more bytes than this unread is cut; the kernel's buffers come on top.
+    max_unread_bytes: int = 8 * 1024 * 1024
+    # Longest message of a stream's client, reassembled, in bytes.
+    max_message_bytes: int = 4 * 1024 * 1024
     # Share of eligible orders that fill partly first (reference §8.1); exact and reproducible by `seed`.
     partial_fill_share: float = 0.1
     # Replaces and cancels are asynchronous: how long pending_cancel and pending_replace last.

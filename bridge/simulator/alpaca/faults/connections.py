@@ -97,7 +97,7 @@ class SlowDrip(ConnectionFault):
     def _strike(self, client: StreamSocket) -> None:
         self.note()
         write, waiting = client.sink, bytearray()
-        most = self.streams.settings.max_unread_bytes
+        most = self.services.settings.max_unread_bytes
         pause = 1.0 if self.bytes_per_second < 10 else 0.1
 
         def drip() -> None:

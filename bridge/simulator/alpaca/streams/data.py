@@ -17,7 +17,6 @@ from bridge.simulator.alpaca.access import LIVE, PAPER, Caller
 from bridge.simulator.alpaca.services import ENVIRONMENT, Services
 from bridge.simulator.alpaca.streams.frames import Encoding
 from bridge.simulator.alpaca.streams.hooks import StreamHooks
-from bridge.simulator.alpaca.streams.settings import StreamSettings
 from bridge.simulator.alpaca.streams.slots import Slots
 from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket, serve
 from bridge.simulator.alpaca.streams.subscriptions import ERRORS, Feed, Refused, Subscriptions
@@ -37,7 +36,8 @@ class _Reader:
 class DataStream:
     """Every open market-data stream. `publish` sends messages of a channel to those who want them."""
 
-    def __init__(self, services: Services, settings: StreamSettings, hooks: StreamHooks) -> None:
+    def __init__(self, services: Services, hooks: StreamHooks) -> None:
+        settings = services.settings
         limit = settings.data_symbol_limit
         feeds = (
             Feed("/v2/iex", "us_equity", limit),

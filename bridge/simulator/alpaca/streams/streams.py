@@ -26,7 +26,6 @@ from bridge.simulator.alpaca.streams.data import DataStream
 from bridge.simulator.alpaca.streams.frames import NANOS
 from bridge.simulator.alpaca.streams.hooks import StreamHooks
 from bridge.simulator.alpaca.streams.minute_bars import Bar, BarKind, MinuteBars
-from bridge.simulator.alpaca.streams.settings import StreamSettings
 from bridge.simulator.alpaca.streams.socket import StreamSocket
 from bridge.simulator.alpaca.streams.trading import TradingStream
 
@@ -41,14 +40,15 @@ BIG_ID = 1 << 53  # trade ids may exceed what a double can hold (reference/alpac
 class Streams:
     """Trading and market-data streams of both environments."""
 
-    def __init__(self, services: Services, hooks: StreamHooks, settings: StreamSettings | None = None) -> None:
-        self.settings = settings if settings is not None else settings_of(services)
-        self.trading = TradingStream(services, self.settings, hooks)
-        self.data = DataStream(services, self.settings, hooks)
+    def __init__(self, services: Services, hooks: StreamHooks) -> None:
+        settings = services.settings
+        self.trading = TradingStream(services, hooks)
+        self.data = DataStream(services, hooks)
         self._clock = services.clock
         self._world = services.world
-        self._bars = MinuteBars(round(self.settings.minute_seconds * NANOS))
+        self._bars = MinuteBars(round(settings.minute_seconds / settings.speed * NANOS))
         self._classes: dict[str, str] = {}  # asset class of every symbol that was traded
+        self._delay_ns = round(settings.delayed_seconds * NANOS)
         self._test_at_ms = 0  # when the test feed last had a trade
         self._test_prints = 0
         self._delayed: deque[Tick] = deque(maxlen=MOST_DELAYED)
@@ -87,7 +87,7 @@ class Streams:
         now_ns = self._clock.now_ms() * 1_000_000
         for channel, symbol, bar in self._bars.roll(now_ns):
             self._tell_bar(channel, symbol, bar)
-        until_ns = now_ns - round(self.settings.delayed_seconds * NANOS)
+        until_ns = now_ns - self._delay_ns
         while self._delayed and self._delayed[0].at_ns <= until_ns:
             self._tell(_DELAYED, self._delayed.popleft())
         self._keep_test_feed_alive(now_ns // 1_000_000)
@@ -135,14 +135,3 @@ class Streams:
     def _tell_bar(self, channel: BarKind, symbol: str, bar: Bar) -> None:
         paths = _TEST if symbol == TEST_SYMBOL else _AT_ONCE[self._classes[symbol]]
         self.data.publish(paths, channel, symbol, market_messages.bar(channel, symbol, bar))
-
-
-def settings_of(services: Services) -> StreamSettings:
-    """Settings of the streams as far as the simulator's own say them."""
-    settings = services.settings
-    return StreamSettings(
-        slot_seconds=settings.slot_seconds,
-        data_auth_seconds=settings.data_auth_seconds,
-        data_symbol_limit=settings.data_symbol_limit,
-        minute_seconds=60.0 / settings.speed,
-    )

@@ -15,7 +15,6 @@ from bridge.simulator.alpaca.access import Caller
 from bridge.simulator.alpaca.services import ENVIRONMENT, Services
 from bridge.simulator.alpaca.streams.frames import Encoding
 from bridge.simulator.alpaca.streams.hooks import StreamHooks
-from bridge.simulator.alpaca.streams.settings import StreamSettings
 from bridge.simulator.alpaca.streams.slots import Slots
 from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket, serve
 
@@ -26,7 +25,8 @@ _PLAIN = {"paper": Encoding.BINARY, "live": Encoding.TEXT}
 class TradingStream:
     """Every open trading stream. `publish` sends an account's update to whoever listens."""
 
-    def __init__(self, services: Services, settings: StreamSettings, hooks: StreamHooks) -> None:
+    def __init__(self, services: Services, hooks: StreamHooks) -> None:
+        settings = services.settings
         self.clients: set[StreamSocket] = set()
         self.slots = Slots(1, settings.slot_seconds)
         self.max_unread_bytes = settings.max_unread_bytes
