@@ -131,8 +131,13 @@ def _causes(fault: BrokerFault) -> str | None:
 
 
 def _drop_frames(fault: BrokerFault) -> None:
-    """A fault may be remembered for long (grants, shared faults); its frames would keep all that a dead login held."""
+    """A fault may be remembered for long (grants, shared faults); its frames would keep all that a dead login held.
+
+    Causes may go in a circle: an error can be raised from itself, or from one that it caused before.
+    """
     error: BaseException | None = fault
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

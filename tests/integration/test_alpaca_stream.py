@@ -170,6 +170,17 @@ async def test_refusal_of_a_handshake_is_not_believed_by_itself(status: int) -> 
         assert fault.kind is FaultKind.TRANSIENT
 
 
+@pytest.mark.parametrize("status", [200, 401, 404, 429, 500, 503])
+async def test_causes_come_to_an_end_when_a_handshake_is_refused(status: int) -> None:
+    async with ScriptedStreams(gate=gate(status)) as server:
+        error: BaseException | None = await Rig().refused(server.url)
+    seen: list[BaseException] = []
+    while error is not None:
+        assert error not in seen
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+
+
 async def test_refusal_of_a_login_is_not_believed_by_itself() -> None:
     refusal = {"stream": "authorization", "data": {"status": "unauthorized", "action": "authenticate"}}
     async with ScriptedStreams(lambda _: [text(refusal)]) as server:

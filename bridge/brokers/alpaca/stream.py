@@ -100,7 +100,10 @@ class TradingStream:
             if fault is not None:
                 raise fault
         except DialFault as fault:
-            raise self._dial_fault(fault) from fault
+            meant = self._dial_fault(fault)
+            if meant is fault:
+                raise  # not "from" itself: whoever follows the causes would never come to an end
+            raise meant from fault
         except TimeoutError as error:
             raise _transient(ReasonCode.BROKER_SILENT, "The broker's stream did not answer.") from error
         finally:
