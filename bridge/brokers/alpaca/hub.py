@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from bridge.brokers.alpaca import faults, strangers, updates, usual
+from bridge.brokers.alpaca import faults, frames, strangers, updates, usual
 from bridge.brokers.alpaca.budget import Priority
 from bridge.brokers.alpaca.context import Context
-from bridge.brokers.alpaca.frames import Frame
 from bridge.brokers.alpaca.gate import Gate
 from bridge.brokers.alpaca.members import Login, Member
 from bridge.brokers.alpaca.pace import Pace
@@ -95,7 +94,7 @@ class AccountHub:
         self.closing: asyncio.Task[None] | None = None  # the goodbye of the last one
         self.live = False
         self.updates = 0  # trade updates applied so far
-        self.buffer: list[TradeUpdate] | None = None  # those since a reading began
+        self.buffer: list[TradeUpdate | bytes] | None = None  # those since a reading began, some as they came
         self.overflowed = False
         self.leaving: asyncio.Future[None] | None = None
         self.pace = Pace(context.settings, context.rng)
@@ -213,14 +212,13 @@ class AccountHub:
 
     # ------------------------------------------------------------ what arrives
 
-    def usual(self, frame: Frame) -> bool:
-        """Apply a trade update that looks as nearly all do; False for any other frame, and while a reading is under
-        way, for then updates are kept."""
-        if not self.live or self.buffer is not None:
-            return False
+    def usual(self, frame: frames.Frame) -> bool:
+        """Apply a trade update that looks as nearly all do; False for any other frame."""
         found = usual.facts(frame, self.mirror, self.assets, self.memory.included)
         if found is None:
             return False
+        if self.buffer is not None:
+            self._keep(bytes(frame))
         self._take(*found)
         return True
 
@@ -244,11 +242,19 @@ class AccountHub:
             self.unusable()
             return
         if self.buffer is not None:
-            if len(self.buffer) < BUFFER_CAP:
-                self.buffer.append(update)
-            else:
-                self.overflowed = True
+            self._keep(update)
         self._take(update.event if update.known else "unknown", facts)
+
+    def _keep(self, update: TradeUpdate | bytes) -> None:
+        if self.buffer is not None and len(self.buffer) < BUFFER_CAP:
+            self.buffer.append(update)
+        else:
+            self.overflowed = True
+
+    def kept(self) -> list[TradeUpdate]:
+        """The updates since the reading that is under way began."""
+        kept = self.buffer or ()
+        return [updates.read(frames.read(each)["data"]) if isinstance(each, bytes) else each for each in kept]
 
     def _take(self, event: str, facts: Facts) -> None:
         context = self.context

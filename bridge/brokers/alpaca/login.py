@@ -152,7 +152,7 @@ def _assemble(hub: AccountHub, reading: Reading) -> tuple[Snapshot, dict[str, in
     mirror, memory = hub.mirror, hub.memory
     try:
         found = assemble(reading, mirror, hub.assets, memory)
-        snapshot = with_updates(found.snapshot, hub.buffer or (), reading, mirror, hub.assets, memory)
+        snapshot = with_updates(found.snapshot, hub.kept(), reading, mirror, hub.assets, memory)
     except ProtocolViolation as error:
         hub.context.stats.count("quarantined")
         raise faults.snapshot_refused() from error

@@ -228,7 +228,7 @@ def state(rig: Rig) -> dict[str, Any]:
         "counted": rig.stats.read(),
         "updates": hub.updates,
         "wanted at": hub.upkeep._plan._read_at,
-        "kept": hub.buffer,
+        "kept": hub.kept(),
         "assets": repr(hub.assets.catalogue),
     }
 
@@ -254,11 +254,15 @@ async def live_rig() -> Rig:
     return rig
 
 
-async def follow(story: list[tuple[dict[str, Any], bool]], *, directly: bool) -> dict[str, Any]:
-    """A live account after these updates, each perhaps while a reading is under way."""
+async def follow(story: list[tuple[dict[str, Any], bool]], *, live: bool, directly: bool) -> dict[str, Any]:
+    """An account after these updates, each perhaps while a reading is under way."""
     rig = await live_rig()
+    rig.hub.live = live
     for data, reading in story:
-        rig.hub.buffer = [] if reading else None
+        if not reading:
+            rig.hub.buffer = None
+        elif rig.hub.buffer is None:
+            rig.hub.buffer = []
         frame = in_frame(data)
         if not (directly and rig.hub.usual(frame)):
             rig.hub.update(frames.read(frame)["data"])
@@ -272,9 +276,11 @@ async def follow(story: list[tuple[dict[str, Any], bool]], *, directly: bool) ->
 
 
 @settings(max_examples=40)
-@given(st.lists(st.tuples(some_updates(), st.booleans()), max_size=8))
-@example([(a_fill(), True)])
-@example([(a_fill(), False), (a_fill(), False), (a_fill("e2", position_qty="0"), False)])
-def test_account_is_the_same_when_usual_updates_go_the_direct_way(story: list[tuple[dict[str, Any], bool]]) -> None:
-    directly = asyncio.run(follow(story, directly=True))
-    assert directly == asyncio.run(follow(story, directly=False))
+@given(st.lists(st.tuples(some_updates(), st.booleans()), max_size=8), st.booleans())
+@example([(a_fill(), True)], True)
+@example([(a_fill(), False), (a_fill(), False), (a_fill("e2", position_qty="0"), False)], True)
+def test_account_is_the_same_when_usual_updates_go_the_direct_way(
+    story: list[tuple[dict[str, Any], bool]], live: bool
+) -> None:
+    directly = asyncio.run(follow(story, live=live, directly=True))
+    assert directly == asyncio.run(follow(story, live=live, directly=False))
