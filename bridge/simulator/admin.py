@@ -21,7 +21,7 @@ def make_app(ctrader: CTraderActions, alpaca: AlpacaActions) -> web.Application:
     """The application with every route of both."""
     app = web.Application(middlewares=[problems(Refusal, ApiRefusal)], client_max_size=MAX_BODY_BYTES)
     app[ctrader_admin.ACTIONS] = ctrader
-    app[alpaca_admin.ALPACA] = alpaca
+    app[alpaca_admin.ACTIONS] = alpaca
     app.add_routes(
         [
             web.get("/sim/accounts", list_accounts),
@@ -38,5 +38,5 @@ def make_app(ctrader: CTraderActions, alpaca: AlpacaActions) -> web.Application:
 
 
 async def list_accounts(request: web.Request) -> web.Response:
-    both = request.app[ctrader_admin.ACTIONS].accounts() + request.app[alpaca_admin.ALPACA].accounts()
+    both = request.app[ctrader_admin.ACTIONS].accounts() + request.app[alpaca_admin.ACTIONS].accounts()
     return send_json({"accounts": both})

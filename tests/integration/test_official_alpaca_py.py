@@ -186,7 +186,7 @@ async def test_alpaca_py_gets_quotes_trades_and_bars_when_it_reads_the_stock_dat
     alpaca_py_python: Path, simulator: Simulator
 ) -> None:
     data = simulator.services.streams.data
-    price = simulator.services.world.prices.last("AAPL")
+    price = simulator.services.world.prices.quote("AAPL").price
 
     async def subscribed() -> None:
         """Until the client has subscribed."""

@@ -14,7 +14,7 @@ from bridge.simulator.admin_routes import fault_and_counter_routes
 from bridge.simulator.alpaca import schemas
 from bridge.simulator.alpaca.actions import Actions
 
-ALPACA: web.AppKey[Actions] = web.AppKey("alpaca", Actions)
+ACTIONS: web.AppKey[Actions] = web.AppKey("alpaca actions", Actions)
 ACCOUNT_ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
@@ -39,7 +39,7 @@ def broker_routes(prefix: str) -> list[web.RouteDef]:
         web.get(f"{prefix}/prices", prices),
         web.post(f"{prefix}/prices", set_prices),
         web.post(f"{prefix}/market", set_market),
-        *fault_and_counter_routes(prefix, ALPACA),
+        *fault_and_counter_routes(prefix, ACTIONS),
         web.post(f"{prefix}/oauth/codes", mint_code),
         web.post(f"{prefix}/users/{{user:[0-9]{{1,9}}}}/revoke", revoke),
         web.post(f"{prefix}/users/{{user:[0-9]{{1,9}}}}/restore-keys", restore_keys),
@@ -55,37 +55,37 @@ def _number(request: web.Request, name: str) -> int:
 
 
 async def list_accounts(request: web.Request) -> web.Response:
-    return send_json({"accounts": request.app[ALPACA].accounts()})
+    return send_json({"accounts": request.app[ACTIONS].accounts()})
 
 
 async def truth(request: web.Request) -> web.Response:
-    return send_json(request.app[ALPACA].truth(_account(request)))
+    return send_json(request.app[ACTIONS].truth(_account(request)))
 
 
 async def deposit(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.DepositBody)
-    return send_json(request.app[ALPACA].deposit(_account(request), body.amount))
+    return send_json(request.app[ACTIONS].deposit(_account(request), body.amount))
 
 
 async def pay(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.PayBody)
-    return send_json(request.app[ALPACA].pay(_account(request), body.type, body.amount, body.symbol))
+    return send_json(request.app[ACTIONS].pay(_account(request), body.type, body.amount, body.symbol))
 
 
 async def order(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.OrderBody)
-    return send_json(request.app[ALPACA].order(_account(request), **body.model_dump()))
+    return send_json(request.app[ACTIONS].order(_account(request), **body.model_dump()))
 
 
 async def replace(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.ReplaceBody)
     changes: dict[str, Any] = body.model_dump(exclude={"order_id", "units"})
-    return send_json(request.app[ALPACA].replace(_account(request), body.order_id, qty=body.units, **changes))
+    return send_json(request.app[ACTIONS].replace(_account(request), body.order_id, qty=body.units, **changes))
 
 
 async def cancel(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.CancelBody)
-    actions, account_id = request.app[ALPACA], _account(request)
+    actions, account_id = request.app[ACTIONS], _account(request)
     if body.order_id is None:
         return send_json({"canceled": actions.cancel_all(account_id)})
     return send_json(actions.cancel(account_id, body.order_id))
@@ -93,7 +93,7 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def close(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.CloseBody)
-    actions, account_id = request.app[ALPACA], _account(request)
+    actions, account_id = request.app[ACTIONS], _account(request)
     which = body.symbol or body.position_id
     if which is None:
         return send_json({"closed": actions.close_all(account_id, cancel_orders=body.cancel_orders)})
@@ -101,12 +101,12 @@ async def close(request: web.Request) -> web.Response:
 
 
 async def prices(request: web.Request) -> web.Response:
-    return send_json(request.app[ALPACA].quotes())
+    return send_json(request.app[ACTIONS].quotes())
 
 
 async def set_prices(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.PricesBody)
-    actions = request.app[ALPACA]
+    actions = request.app[ACTIONS]
     if body.freeze is not None:
         (actions.freeze if body.freeze else actions.resume)()
     quotes = dict(body.quotes)
@@ -119,21 +119,21 @@ async def set_prices(request: web.Request) -> web.Response:
 
 async def set_market(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.MarketBody)
-    request.app[ALPACA].set_market(body.state)
+    request.app[ACTIONS].set_market(body.state)
     return send_json({"market": body.state})
 
 
 async def mint_code(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.CodeBody)
-    code = request.app[ALPACA].mint_code(body.user, environment=body.env, scope=body.scope)
+    code = request.app[ACTIONS].mint_code(body.user, environment=body.env, scope=body.scope)
     return send_json({"code": code})
 
 
 async def revoke(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.RevokeBody)
-    request.app[ALPACA].revoke(_number(request, "user"), body.what)
+    request.app[ACTIONS].revoke(_number(request, "user"), body.what)
     return send_json({})
 
 
 async def restore_keys(request: web.Request) -> web.Response:
-    return send_json({"restored": request.app[ALPACA].restore_keys(_number(request, "user"))})
+    return send_json({"restored": request.app[ACTIONS].restore_keys(_number(request, "user"))})

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from bridge.simulator.alpaca.access import Caller
-from bridge.simulator.alpaca.faults import answers, connections, lag, messages, updates
+from bridge.simulator.alpaca.faults import answers, connections, documents, lag, messages, updates
 from bridge.simulator.alpaca.faults.base import (
     ConnectionFault,
     Fault,
@@ -41,8 +41,8 @@ CATALOGUE: dict[str, type[Fault]] = {
     "N20": updates.Reordered,
     "N21": updates.Lost,
     "N22": lag.LaggingRest,
-    "N23": answers.BrokenSnapshot,
-    "N24": answers.ShortPages,
+    "N23": documents.BrokenSnapshot,
+    "N24": documents.ShortPages,
     "N28": answers.RateLimited,
     "N29": answers.OrderRateLimited,
     "N30": connections.Revoked,
@@ -55,8 +55,8 @@ CATALOGUE: dict[str, type[Fault]] = {
     "DROP_AFTER_REQUEST": answers.DropAfterRequest,
     "ORDER_REJECTED": answers.OrderRejected,
     "SLOW_REST": answers.SlowRest,
-    "BROKEN_BODY": answers.BrokenBody,
-    "ODD_ANSWER": answers.OddAnswer,
+    "BROKEN_BODY": documents.BrokenBody,
+    "ODD_ANSWER": documents.OddAnswer,
     "LOGIN_REFUSED": connections.LoginRefused,
     "STREAM_ERROR": messages.StreamError,
     "NULL_DATA": messages.NullData,

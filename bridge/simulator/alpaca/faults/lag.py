@@ -16,8 +16,8 @@ import orjson
 from aiohttp import web
 from pydantic import Field, PrivateAttr
 
-from bridge.simulator.alpaca.faults.answers import PARTS, Part, in_place_of, part_of
 from bridge.simulator.alpaca.faults.base import RestFault
+from bridge.simulator.alpaca.faults.documents import PARTS, Part, in_place_of, part_of
 from bridge.simulator.alpaca.hooks import RestCall
 from bridge.simulator.alpaca.refusals import ApiRefusal
 from bridge.simulator.alpaca.rest.exact import truth_value

@@ -88,11 +88,8 @@ class Prices:
         """Pause between two calls of `step`."""
         return max(SHORTEST_STEP_S, STEP_S / max(1.0, self._speed))
 
-    def last(self, symbol: str) -> Decimal:
-        """Price of the last trade."""
-        return self.quote(symbol).price
-
     def last_of(self, asset: Asset) -> Decimal:
+        """Price of the last trade."""
         return self._latest[asset.symbol].price
 
     def close_day(self) -> None:

@@ -17,7 +17,7 @@ TYPES = {
     CRYPTO: ("market", "limit", "stop_limit"),
     OPTION: ("market", "limit"),
 }
-TIMES_IN_FORCE = {
+ALLOWED_TIMES = {
     EQUITY: ("day", "gtc", "opg", "cls", "ioc", "fok"),
     CRYPTO: ("gtc", "ioc"),
     OPTION: ("day",),
@@ -74,7 +74,7 @@ def check_asset_rules(asset: Asset, entry: Entry) -> None:
     kind = asset.asset_class
     if entry.type not in TYPES[kind]:
         raise unprocessable(f"invalid order type for {_plain(kind)} order")
-    if entry.time_in_force not in TIMES_IN_FORCE[kind]:
+    if entry.time_in_force not in ALLOWED_TIMES[kind]:
         raise unprocessable(f"invalid {_plain(kind)} time_in_force")
     for name in ("limit_price", "stop_price", "trail_price", "take_profit", "stop_loss", "stop_loss_limit"):
         check_price(asset, name, getattr(entry, name))

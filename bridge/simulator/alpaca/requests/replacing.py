@@ -19,8 +19,7 @@ from bridge.simulator.alpaca.numbers import ZERO, read_decimal
 from bridge.simulator.alpaca.refusals import malformed, unprocessable
 from bridge.simulator.alpaca.requests import checks
 from bridge.simulator.alpaca.requests.entry import TIMES_IN_FORCE
-from bridge.simulator.alpaca.requests.entry_rules import TIMES_IN_FORCE as ALLOWED_TIMES
-from bridge.simulator.alpaca.requests.entry_rules import check_exits, check_minimum, check_price
+from bridge.simulator.alpaca.requests.entry_rules import ALLOWED_TIMES, check_exits, check_minimum, check_price
 from bridge.simulator.alpaca.trading.desk import Desk
 
 PRICE_OF_TYPE = {

@@ -16,9 +16,10 @@ from aiohttp import web
 from bridge.simulator.alpaca.access import LIVE, PAPER, Caller
 from bridge.simulator.alpaca.services import ENVIRONMENT, Services
 from bridge.simulator.alpaca.streams.frames import Encoding
+from bridge.simulator.alpaca.streams.handshake import serve
 from bridge.simulator.alpaca.streams.hooks import StreamHooks
 from bridge.simulator.alpaca.streams.slots import Slots
-from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket, serve
+from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket
 from bridge.simulator.alpaca.streams.subscriptions import ERRORS, Feed, Refused, Subscriptions
 
 BATCH = 1_000  # longest array of one frame

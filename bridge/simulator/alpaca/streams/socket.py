@@ -1,7 +1,7 @@
 """One open stream of a client: the TCP transport that aiohttp accepted, with a WebSocket of our own upon it.
 
-Faults need the bytes (half frames, silence, resets, a drip), so a stream leaves aiohttp after the handshake: `serve`
-puts a `StreamSocket` in place of aiohttp's protocol. What goes out is gathered and written once per turn of the event
+Faults need the bytes (half frames, silence, resets, a drip), so a stream leaves aiohttp after the handshake, and a
+`StreamSocket` stands in place of aiohttp's protocol. What goes out is gathered and written once per turn of the event
 loop, in order. Invariant: a client that does not read is cut at `max_unread_bytes`, so memory stays bounded.
 """
 
@@ -14,10 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from aiohttp import web
-
 from bridge.simulator.alpaca.access import Caller
-from bridge.simulator.alpaca.streams.frames import MSGPACK_TYPE, BadMessage, Encoding, decode, encode
+from bridge.simulator.alpaca.streams.frames import BadMessage, Encoding, decode, encode
 from bridge.simulator.alpaca.streams.wire import Message, StreamWire
 
 Kind = Literal["control", "update", "data"]
@@ -237,51 +235,3 @@ class StreamSocket(asyncio.Protocol):
         self._timers.clear()
         self._talk.ended(self, orderly=self._orderly)
         self.gone.set()
-
-
-async def serve(
-    request: web.Request,
-    talk: Talk,
-    *,
-    environment: str,
-    plain: Encoding,
-    max_message_bytes: int,
-    on_open: Callable[[StreamSocket], None] | None = None,
-) -> web.StreamResponse:
-    """Turn a request into a stream and stay until it has ended. `plain`: the encoding unless MessagePack is asked for.
-
-    `on_open` is told of the stream right after `talk`. Answers with an ordinary HTTP response when the request is no
-    WebSocket handshake.
-    """
-    transport = request.transport
-    if transport is None:
-        return web.Response(status=400)
-    wire = StreamWire(max_message_bytes)
-    answer = wire.upgrade(_head(request))
-    if answer.status_code != 101:
-        return web.Response(status=answer.status_code, text="a WebSocket handshake is expected here\n")
-    wants_msgpack = request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == MSGPACK_TYPE
-    client = StreamSocket(
-        talk,
-        wire,
-        transport,
-        environment=environment,
-        endpoint=request.path.rstrip("/"),
-        encoding=Encoding.MSGPACK if wants_msgpack else plain,
-    )
-    client.begin()
-    if on_open is not None:
-        on_open(client)
-    try:
-        await client.gone.wait()
-    finally:
-        client.abort()
-    # Nobody reads this: the transport is closed, and aiohttp notices that.
-    return web.Response()
-
-
-def _head(request: web.Request) -> bytes:
-    """The handshake as it came, for the WebSocket core."""
-    lines = [f"{request.method} {request.raw_path} HTTP/1.1".encode()]
-    lines += [name + b": " + value for name, value in request.raw_headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -14,9 +14,10 @@ from aiohttp import web
 from bridge.simulator.alpaca.access import Caller
 from bridge.simulator.alpaca.services import ENVIRONMENT, Services
 from bridge.simulator.alpaca.streams.frames import Encoding
+from bridge.simulator.alpaca.streams.handshake import serve
 from bridge.simulator.alpaca.streams.hooks import StreamHooks
 from bridge.simulator.alpaca.streams.slots import Slots
-from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket, serve
+from bridge.simulator.alpaca.streams.socket import Outgoing, StreamSocket
 
 TRADE_UPDATES = "trade_updates"
 _PLAIN = {"paper": Encoding.BINARY, "live": Encoding.TEXT}

@@ -78,7 +78,7 @@ class Books:
         self.ask(qty=qty, side=side, type=kind, time_in_force=tif, extended_hours=extended, **prices)
 
     def group(self, side: str, qty: str, name: str, at: str | None, width: int, tif: str) -> None:
-        base = dec(at) if at is not None else self.house.world.prices.last("AAPL")
+        base = dec(at) if at is not None else self.house.world.prices.quote("AAPL").price
         sign = (1 if side == "buy" else -1) * (-1 if name == "oco" else 1)
         exits: dict[str, Any] = {"stop_loss": {"stop_price": str(base - sign * width)}}
         if name != "oto":
@@ -133,7 +133,7 @@ class Books:
         self.house.quote("AAPL", price, str(dec(price) + dec("0.04")), **sizes)
 
     def move_other(self, symbol: str, up: bool) -> None:
-        last = self.house.world.prices.last(symbol)
+        last = self.house.world.prices.quote(symbol).price
         self.house.quote(symbol, str(round(last * (dec("1.1") if up else dec("0.9")), 2)))
 
     def wait(self, ms: int) -> None:

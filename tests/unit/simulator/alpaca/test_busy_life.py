@@ -18,7 +18,7 @@ from tests.unit.simulator.alpaca.house import dec
 
 
 def price_near(books: Books, rng: random.Random, width: int) -> str:
-    return str(books.house.world.prices.last("AAPL") + dec(rng.randint(-width * 100, width * 100)).scaleb(-2))
+    return str(books.house.world.prices.quote("AAPL").price + dec(rng.randint(-width * 100, width * 100)).scaleb(-2))
 
 
 def replace_one(books: Books, rng: random.Random) -> None:

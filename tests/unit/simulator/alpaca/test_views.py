@@ -238,7 +238,7 @@ def test_recording_is_replayed(tmp_path: Any) -> None:
     file.write_text("time_ms,symbol,bid,ask\n1000,AAPL,10,10.02\n1250,BTCUSD,5,6\n9000,AAPL,11,11.02\n")
     house = House(prices=str(file))
     house.world.prices.step(house.now_ms)
-    assert (house.world.prices.quote("AAPL").bid, house.world.prices.last("BTC/USD")) == (10, dec("5.5"))
+    assert (house.world.prices.quote("AAPL").bid, house.world.prices.quote("BTC/USD").price) == (10, dec("5.5"))
     file.write_text("1,NOPE,1,2\n")
     with pytest.raises(InvalidInput):
         House(prices=str(file))
@@ -250,4 +250,4 @@ def test_absurd_quotes_are_refused(house: House) -> None:
             house.world.set_quote("AAPL", house.now_ms, **{name: dec(value) for name, value in kwargs.items()})
     with pytest.raises(NotFound):
         house.quote("NOPE", "1")
-    assert house.world.prices.last("AAPL") == 200
+    assert house.world.prices.quote("AAPL").price == 200
