@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from bridge.simulator.alpaca import Simulator, SimulatorSettings
+from bridge.simulator.alpaca import Simulator
 from tests.support.alpaca_probe import Stream, rest, stream
 
-SETTINGS = SimulatorSettings(users=2, prices="frozen", partial_fill_share=0, slot_seconds=30)
 ORDER = {"symbol": "AAPL", "side": "buy", "qty": "1", "type": "market", "time_in_force": "day"}
 
 

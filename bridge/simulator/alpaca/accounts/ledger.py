@@ -2,7 +2,7 @@
 
 Cash moves by minus signed quantity times price (times 100 for options) with each fill, exactly, and by deposits and
 fees. A position is one signed quantity per asset with its cost; closing takes a proportional share of the cost, a fill
-through zero starts anew (issue4.md; reference/alpaca.md §1.3).
+through zero starts anew (reference/alpaca.md §1.3).
 Invariants: cash = everything paid in - sum of signed fills - cash fees; qty = sum of signed fills - fees in the asset.
 """
 

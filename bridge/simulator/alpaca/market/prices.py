@@ -1,6 +1,6 @@
 """Where the simulated Alpaca's prices come from: a seeded random walk, a CSV replay, or prices that stand still.
 
-Each price has a quote and a last trade; positions are valued at the last trade (issue4.md). Times are passed in. Every
+Each price has a quote and a last trade; positions are valued at the last trade. Times are passed in. Every
 price change is printed (`on_tick`) before the engine hears of it, so that fills follow the print that caused them.
 """
 

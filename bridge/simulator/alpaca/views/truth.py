@@ -1,4 +1,4 @@
-"""What the broker itself believes of an account, in the record's field names (DESIGN §6, issue4.md).
+"""What the broker itself believes of an account, in the record's field names (DESIGN §6).
 
 Everything comes from the simulator's own ledger and rules. It must never use the mirror's arithmetic, or one mistake
 would pass on both sides.

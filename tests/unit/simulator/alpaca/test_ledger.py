@@ -1,4 +1,4 @@
-"""Cash, positions and margins by hand: every number here was worked out on paper from issue4.md and reference §8.3."""
+"""Cash, positions and margins by hand: every number was worked out on paper from reference/alpaca.md §1.3 and §8.3."""
 
 from __future__ import annotations
 

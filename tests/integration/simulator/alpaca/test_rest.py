@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.simulator.alpaca import Simulator, SimulatorSettings
+from bridge.simulator.alpaca import Simulator
 from tests.support.alpaca_rest import Rest, rest
 from tests.support.waiting import eventually
 
@@ -36,10 +36,8 @@ POSITION_KEYS = {
 
 
 @pytest.fixture
-async def sim() -> AsyncIterator[Simulator]:
-    settings = SimulatorSettings(users=2, prices="frozen", partial_fill_share=0, requests_per_minute=10_000)
-    async with Simulator(settings) as running:
-        yield running
+def settings() -> dict[str, Any]:
+    return {"requests_per_minute": 10_000}
 
 
 @pytest.fixture

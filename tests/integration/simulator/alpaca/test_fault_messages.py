@@ -1,25 +1,12 @@
 """Faults of what the simulated Alpaca streams: frames, messages and trade updates."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from bridge.simulator.alpaca import Simulator
-from tests.support.alpaca_faults import SETTINGS, account, ask, buy, move, settled
+from tests.support.alpaca_faults import account, ask, buy, move, settled
 from tests.support.alpaca_probe import Stream, listening, reading
-
-
-@pytest.fixture
-async def sim() -> AsyncIterator[Simulator]:
-    async with Simulator(SETTINGS) as running:
-        yield running
-
-
-@pytest.fixture
-async def talk(sim: Simulator) -> AsyncIterator[Stream]:
-    async with listening(sim.ports.alpaca) as talking:
-        yield talking
 
 
 class TestMessages:

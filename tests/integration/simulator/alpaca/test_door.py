@@ -17,10 +17,8 @@ LIMIT = {"symbol": "AAPL", "side": "buy", "type": "limit", "qty": "1", "limit_pr
 
 
 @pytest.fixture
-async def sim() -> AsyncIterator[Simulator]:
-    settings = SimulatorSettings(users=2, prices="frozen", partial_fill_share=0, requests_per_minute=1_000_000)
-    async with Simulator(settings) as running:
-        yield running
+def settings() -> dict[str, Any]:
+    return {"requests_per_minute": 1_000_000}
 
 
 @pytest.fixture

@@ -1,31 +1,17 @@
 """The simulated Alpaca's market-data streams, by clients written by hand."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
 import msgpack
 import pytest
 
-from bridge.simulator.alpaca import Simulator, SimulatorSettings
+from bridge.simulator.alpaca import Simulator
 from tests.support.alpaca_probe import keys, live_keys, reading, stream
 from tests.support.waiting import eventually
 
 CONNECTED = [{"T": "success", "msg": "connected"}]
 AUTHENTICATED = [{"T": "success", "msg": "authenticated"}]
-
-
-@pytest.fixture
-def settings() -> dict[str, Any]:
-    """What a test sets otherwise."""
-    return {}
-
-
-@pytest.fixture
-async def sim(settings: dict[str, Any]) -> AsyncIterator[Simulator]:
-    usual = {"users": 2, "prices": "frozen", "partial_fill_share": 0, "slot_seconds": 30}
-    async with Simulator(SimulatorSettings(**usual | settings)) as simulator:
-        yield simulator
 
 
 def error(code: int, text: str) -> list[dict[str, Any]]:

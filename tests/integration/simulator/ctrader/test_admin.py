@@ -16,7 +16,7 @@ from bridge.simulator.ctrader.faults import CATALOGUE
 from tests.support.simulator_probe import probe
 
 USD = 1_000_011
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture

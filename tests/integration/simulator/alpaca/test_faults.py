@@ -1,7 +1,6 @@
 """Faults of the simulated Alpaca as such, and those of its connections and logins: each does what its title says."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,21 +9,9 @@ from websockets.exceptions import InvalidStatus
 from bridge.simulator.alpaca import Simulator
 from bridge.simulator.alpaca.faults import CATALOGUE
 from core.errors import InvalidInput, NotFound
-from tests.support.alpaca_faults import SETTINGS, account, ask, buy, move, refused_with, settled
+from tests.support.alpaca_faults import account, ask, buy, move, refused_with, settled
 from tests.support.alpaca_probe import Stream, keys, listening, reading, stream
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-async def sim() -> AsyncIterator[Simulator]:
-    async with Simulator(SETTINGS) as running:
-        yield running
-
-
-@pytest.fixture
-async def talk(sim: Simulator) -> AsyncIterator[Stream]:
-    async with listening(sim.ports.alpaca) as talking:
-        yield talking
 
 
 class TestTable:

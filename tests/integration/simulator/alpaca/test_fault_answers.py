@@ -1,7 +1,6 @@
 """Faults of what the simulated Alpaca answers over REST."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -9,21 +8,9 @@ import aiohttp
 import pytest
 
 from bridge.simulator.alpaca import Simulator
-from tests.support.alpaca_faults import ORDER, SETTINGS, account, ask, buy, place
-from tests.support.alpaca_probe import Stream, keys, listening
+from tests.support.alpaca_faults import ORDER, account, ask, buy, place
+from tests.support.alpaca_probe import Stream, keys
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-async def sim() -> AsyncIterator[Simulator]:
-    async with Simulator(SETTINGS) as running:
-        yield running
-
-
-@pytest.fixture
-async def talk(sim: Simulator) -> AsyncIterator[Stream]:
-    async with listening(sim.ports.alpaca) as talking:
-        yield talking
 
 
 class TestRest:

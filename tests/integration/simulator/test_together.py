@@ -19,7 +19,7 @@ from tests.support.alpaca_rest import rest
 from tests.support.waiting import eventually
 
 WITHIN_S = 5.0
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 USD = 1_000_011
 NOBODY = "11111111-1111-5111-8111-111111111111"
 

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -14,19 +13,6 @@ from websockets.exceptions import InvalidStatus
 from bridge.simulator.alpaca import Simulator, SimulatorSettings
 from tests.support.alpaca_probe import keys, listening, live_keys, rest, stream
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def settings() -> dict[str, Any]:
-    """What a test sets otherwise."""
-    return {}
-
-
-@pytest.fixture
-async def sim(settings: dict[str, Any]) -> AsyncIterator[Simulator]:
-    usual = {"users": 2, "prices": "frozen", "partial_fill_share": 0, "slot_seconds": 30}
-    async with Simulator(SimulatorSettings(**usual | settings)) as simulator:
-        yield simulator
 
 
 def account(sim: Simulator, user: int = 1, *, live: bool = False) -> str:

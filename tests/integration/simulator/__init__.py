@@ -1,0 +1,1 @@
+"""The simulated brokers over real sockets."""

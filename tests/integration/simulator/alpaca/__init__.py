@@ -1,0 +1,1 @@
+"""The simulated Alpaca over real HTTP and WebSockets."""

@@ -1,0 +1,1 @@
+"""The simulated cTrader over real sockets."""
