@@ -134,6 +134,7 @@ async def test_what_arrived_is_handed_over_at_once_when_a_frame_is_the_shortest_
         b"\x82\x7f" + (2**31).to_bytes(8, "big"),  # announces two gigabytes
         b"\x82\x7f" + (2**63).to_bytes(8, "big"),
     ],
+    ids=["masked", "masked-long", "reserved-bit", "kind", "continuation", "within", "two-gigabytes", "length"],
 )
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, 5])
 async def test_connection_ends_when_the_framing_is_broken(bad: bytes, cut: int) -> None:
