@@ -6,7 +6,6 @@ prepared frames into that connection. Its second port is for `alpaca-py`, which 
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import time
 import uuid
@@ -16,14 +15,13 @@ from typing import Any
 
 import orjson
 import uvloop
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from scripts.benchmarks.children import commands, say
+from scripts.benchmarks.relay import SOCKET, Relay
 
-SOCKET: dict[str, Any] = {"compression": None, "ping_interval": None, "max_size": 2**24}
 LIFE = ("new", "fill")  # what is kept of each order that passes, and sent again
 ORDERS = 2  # one that buys and one that sells, so that the position comes and goes
 BATCH = 50  # frames in one write: some 80 KiB
@@ -36,12 +34,11 @@ ANSWERS = {
 }
 
 
-class Sender:
-    """Two listeners; the newest connection of each is the one that is written to."""
+class Sender(Relay):
+    """Two listeners, for our adapter and the other receiver."""
 
     def __init__(self, simulator_url: str) -> None:
-        self._simulator_url = simulator_url
-        self._newest: dict[str, ServerConnection] = {}
+        super().__init__(simulator_url)
         self._passed: list[dict[str, Any]] = []
         self._ready: list[bytes] = []
         self._began_ms = 0
@@ -51,14 +48,6 @@ class Sender:
     def captured(self) -> int:
         return len(self._passed)
 
-    async def relay(self, downstream: ServerConnection) -> None:
-        """Carry messages between our adapter and the simulator."""
-        self._newest["ours"] = downstream
-        async with connect(self._simulator_url, proxy=None, **SOCKET) as upstream:
-            back = asyncio.get_running_loop().create_task(self._pump(upstream, downstream))
-            await self._pump(downstream, upstream)
-            back.cancel()
-
     async def plain(self, downstream: ServerConnection) -> None:
         """Lets everybody in; from then on only written to."""
         with suppress(ConnectionClosed):
@@ -66,20 +55,9 @@ class Sender:
                 answer = ANSWERS[orjson.loads(message)["action"]]
                 await downstream.send(orjson.dumps(answer))
                 if answer is ANSWERS["listen"]:
-                    self._newest["theirs"] = downstream
+                    self.newest["theirs"] = downstream
 
-    async def _pump(
-        self, source: ServerConnection | ClientConnection, sink: ServerConnection | ClientConnection
-    ) -> None:
-        try:
-            async for message in source:
-                if isinstance(source, ClientConnection):
-                    self._keep(message)
-                await sink.send(message)
-        except ConnectionClosed:
-            await sink.close()
-
-    def _keep(self, message: str | bytes) -> None:
+    def passed(self, message: str | bytes) -> None:
         update = orjson.loads(message)
         if (
             update.get("stream") == "trade_updates"
@@ -105,7 +83,7 @@ class Sender:
 
     async def blast(self, to: str) -> None:
         """Write what is prepared, as fast as the receiver reads."""
-        connection = self._newest[to]
+        connection = self.newest[to]
         for batch in self._ready:
             connection.transport.write(batch)
             await connection.drain()
