@@ -1,10 +1,10 @@
-"""REST and OAuth of the Alpaca adapter against a small server on loopback that answers what a test tells it to."""
+"""REST of the Alpaca adapter against a small server on loopback that answers what a test tells it to."""
 
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bridge.brokers.alpaca import credential, oauth
+from bridge.brokers.alpaca import credential
 from bridge.brokers.alpaca.budget import Priority
 from bridge.brokers.alpaca.gate import Gate
 from bridge.brokers.alpaca.instruments import Assets
@@ -22,51 +22,21 @@ from bridge.brokers.alpaca.rest import RestClient
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.alpaca.times import from_ms, to_ns
 from bridge.brokers.alpaca.updates import facts, read
-from bridge.brokers.base import BrokerFault, FaultKind, ReasonCode
+from bridge.brokers.base import FaultKind, ReasonCode
 from bridge.brokers.stats import Stats
 from bridge.runtime.clock import SystemClock
 from bridge.simulator.certificates import make_certificates
 from core.errors import InDoubt
-from core.secret import Secret
+from tests.support.alpaca_host import Answer, Host, fault_of, running_host
 from tests.unit.alpaca.documents import NOW, a_fill, a_mirror, a_position, an_account, an_activity, an_order
 
-Answer = web.StreamResponse | dict[str, Any] | list[Any]
-Answering = Callable[[web.Request], Awaitable[Answer] | Answer]
 KEYS = {"keyId": "SIMKEY1", "secretKey": "sim-alpaca-secret-1", "environment": "paper"}
-
-
-@dataclass
-class Host:
-    """A server whose answers a test replaces; it keeps what it was asked."""
-
-    answering: Answering = lambda request: web.Response(status=404)
-    asked: list[web.Request] = field(default_factory=list)
-    forms: list[dict[str, Any]] = field(default_factory=list)
-    port: int = 0
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(request)
-        self.forms.append(dict(await request.post()))
-        answer = self.answering(request)
-        if asyncio.iscoroutine(answer):
-            answer = await answer
-        return web.json_response(answer) if isinstance(answer, (dict, list)) else answer  # type: ignore[return-value]
-
-    @property
-    def paths(self) -> list[str]:
-        return [f"{each.method} {each.path}" for each in self.asked]
 
 
 @pytest.fixture
 async def host() -> AsyncIterator[Host]:
-    host = Host()
-    runner = web.ServerRunner(web.Server(host.handle), shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host.port = runner.addresses[0][1]
-    yield host
-    await runner.cleanup()
+    async with running_host() as running:
+        yield running
 
 
 @dataclass
@@ -84,7 +54,7 @@ async def make(host: Host) -> AsyncIterator[Callable[..., World]]:
 
     def build(entry: dict[str, Any] | None = None, **changed: Any) -> World:
         url = f"http://127.0.0.1:{host.port}"
-        settings = replace(AlpacaSettings(paper_url=url, live_url=url, token_url=f"{url}/oauth/token"), **changed)
+        settings = replace(AlpacaSettings(paper_url=url, live_url=url), **changed)
         clock, stats = SystemClock(), Stats()
         client, gate = RestClient(settings, clock), Gate(settings, clock, stats)
         clients.append(client)
@@ -94,12 +64,6 @@ async def make(host: Host) -> AsyncIterator[Callable[..., World]]:
     yield build
     for client in clients:
         await client.close()
-
-
-async def fault_of(asking: Awaitable[object]) -> BrokerFault:
-    with pytest.raises(BrokerFault) as caught:
-        await asking
-    return caught.value
 
 
 # ---------------------------------------------------------------- what is asked
@@ -402,55 +366,11 @@ async def test_a_change_is_no_doubt_when_nothing_could_be_sent(make: Callable[..
     assert fault.reason.code is ReasonCode.BROKER_UNREACHABLE
 
 
-# ---------------------------------------------------------------- consent
-
-
-async def exchange(world: World) -> Any:
-    settings = replace(world.settings, client_id="sim-client", client_secret=Secret("sim-client-secret-1"))
-    return await oauth.exchange_code(settings, SystemClock(), Secret("code-123456789012"), "https://b/cb")
-
-
-async def test_a_code_is_exchanged_in_a_form_when_a_user_consented(host: Host, make: Callable[..., World]) -> None:
-    host.answering = lambda request: {"access_token": "sim-alpaca-oauth-1-1", "token_type": "bearer", "scope": "data"}
-    issued = await exchange(make())
-    assert issued.secrets["accessToken"].reveal() == "sim-alpaca-oauth-1-1"
-    assert host.paths == ["POST /oauth/token"]
-    assert host.asked[0].path_qs == "/oauth/token"  # no secret in an address
-    assert host.forms == [
-        {
-            "grant_type": "authorization_code",
-            "code": "code-123456789012",
-            "client_id": "sim-client",
-            "client_secret": "sim-client-secret-1",
-            "redirect_uri": "https://b/cb",
-        }
-    ]
-
-
-async def test_a_code_may_be_spent_when_the_connection_ends(host: Host, make: Callable[..., World]) -> None:
-    async def cut(request: web.Request) -> Answer:
-        assert request.transport is not None
-        request.transport.close()
-        await asyncio.sleep(0)
-        return {}
-
-    host.answering = cut
-    fault = await fault_of(exchange(make()))
-    assert (fault.kind, fault.in_doubt, len(host.asked)) == (FaultKind.TRANSIENT, True, 1)
-    fault = await fault_of(exchange(make(token_url="http://127.0.0.1:9/")))
-    assert (fault.reason.code, fault.in_doubt) == (ReasonCode.BROKER_UNREACHABLE, False)
-
-
 async def test_no_secret_is_logged_when_anything_goes_wrong(
     host: Host, make: Callable[..., World], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    host.answering = lambda request: web.Response(status=500, text="sim-alpaca-secret-1 sim-client-secret-1")
-    world = make()
-    await fault_of(world.requests.account(Priority.LOGIN))
-    await fault_of(exchange(world))
-    world = make(paper_url="http://127.0.0.1:9", token_url="http://127.0.0.1:9/")
-    await fault_of(world.requests.account(Priority.LOGIN))
-    await fault_of(exchange(world))
-    for secret in ("sim-alpaca-secret-1", "sim-client-secret-1", "code-123456789012"):
-        assert secret not in caplog.text
+    host.answering = lambda request: web.Response(status=500, text="sim-alpaca-secret-1")
+    await fault_of(make().requests.account(Priority.LOGIN))
+    await fault_of(make(paper_url="http://127.0.0.1:9").requests.account(Priority.LOGIN))
+    assert "sim-alpaca-secret-1" not in caplog.text
