@@ -65,17 +65,16 @@ def parameters(address: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
 
 
-async def consent(around: Everything) -> dict:
+async def consent(around: Everything, broker: str = "ctrader") -> dict:
     """Ann connects in her browser. What passes through it is planted as it becomes known."""
     body = {"returnTo": BACK, "scope": "accounts"}
-    begun = await around.call("POST", "/oauth/ctrader/start", token(), json=body)
+    begun = await around.call("POST", f"/oauth/{broker}/start", token(), json=body)
     plant_passing(*parameters(begun["url"]).values())
     async with around.http.get(begun["url"]) as page:
         fields = {name: unescape(value) for name, value in HIDDEN.findall(await page.text())}
     plant_passing(fields["state"], *(cookie.value for cookie in around.http.cookie_jar))
     data = {**fields, "user": "2", "decision": "approve"}
-    auth = f"http://127.0.0.1:{around.simulator['admin']}/apps/auth"
-    async with around.http.post(auth, data=data, allow_redirects=False) as answer:
+    async with around.http.post(around.env[f"{broker.upper()}_AUTH_URL"], data=data, allow_redirects=False) as answer:
         callback = answer.headers["Location"]
     plant_passing(*parameters(callback).values())
     wrong = f"{urlsplit(callback).path}?state={'w' * 43}&code={parameters(callback)['code']}"
@@ -85,16 +84,16 @@ async def consent(around: Everything) -> dict:
     plant_passing(back["ticket"])
     again = await around.call("GET", callback.removeprefix(around.url))
     assert again["_status"] >= 400
-    done = await around.call("POST", "/oauth/ctrader/complete", token(), json={"ticket": back["ticket"]})
+    done = await around.call("POST", f"/oauth/{broker}/complete", token(), json={"ticket": back["ticket"]})
     assert done["_status"] == 200, done
-    late = await around.call("POST", "/oauth/ctrader/complete", token(), json={"ticket": back["ticket"]})
+    late = await around.call("POST", f"/oauth/{broker}/complete", token(), json={"ticket": back["ticket"]})
     assert late["_status"] == 409
     return done
 
 
-async def start(around: Everything, key: str, **named: str) -> str:
+async def start(around: Everything, key: str, *, wait: int = 10, **named: str) -> str:
     body = {"broker": "ctrader", "environment": "demo", **named}
-    answer = await around.call("POST", "/api/start-session?wait=10", key, json=body)
+    answer = await around.call("POST", f"/api/start-session?wait={wait}", key, json=body)
     assert answer["_status"] == 202, answer
     return answer["userKey"]
 
@@ -166,10 +165,10 @@ async def abuse(around: Everything) -> None:
         writer.close()
 
 
-async def look_everywhere(around: Everything) -> None:
+async def look_everywhere(around: Everything, broker: str = "ctrader") -> None:
     for path in ("/metrics", "/health", "/health/ready", "/openapi.json", "/api/sessions", "/nowhere"):
         await around.call("GET", path)
-    for path in ("/account", "/positions", "/api/accounts?broker=ctrader"):
+    for path in (f"/account?broker={broker}", f"/positions?broker={broker}", f"/api/accounts?broker={broker}"):
         await around.call("GET", path, token())
         await around.call("GET", path, APP_KEY, user="user-1")
 
@@ -262,6 +261,97 @@ async def test_no_secret_leaves_when_a_renewal_goes_by_http_and_every_peer_repea
         assert await process.stop() == 0
     assert_clean("\n".join(around.heard), "what was answered", answer=True)
     assert_clean(await around.stored(), "what was stored")
+
+
+TOLD = "sim-alpaca-oauth-2 sim-alpaca-secret-1 sim-alpaca-oauth-2-1 sim-secret"
+ALPACA_FAULTS: list[dict[str, object]] = [
+    *({"id": "N10", "status": status, "body": TOLD, "count": 4, "target": "both"} for status in (403, 404, 502, 503)),
+    {"id": "N28", "count": 2, "retryAfter": 1},
+    *({"id": "N12", "variant": variant, "count": 2} for variant in ("frame", "content")),
+    {"id": "N13", "count": 1},
+    *({"id": "N14", "mode": mode, "count": 3} for mode in ("random", "html", "mutated")),
+    {"id": "BROKEN_BODY", "variant": "html", "count": 2},
+    {"id": "STREAM_ERROR", "code": 500, "text": TOLD, "close": True},
+    {"id": "LOGIN_REFUSED", "stream": "trading", "count": 1},
+    {"id": "N23", "variant": "missing_fields", "count": 2},
+    {"id": "N40", "holdSlot": False},
+    {"id": "N36", "count": 1},
+]
+
+
+async def test_no_secret_of_the_other_broker_leaves_whatever_goes_wrong_there(around: Everything):
+    async with serving(around, ALPACA_POLL_SECONDS="1") as process:
+        connected = await consent(around, "alpaca")
+        entered = {"keyId": "SIMKEY1", "secretKey": "sim-alpaca-secret-1", "environment": "paper"}
+        body = {"userId": "user-1", "broker": "alpaca", "credentials": entered}
+        assert (await around.call("PUT", "/api/credentials", APP_KEY, json=body))["_status"] == 200
+        keys = [await start(around, token(), broker="alpaca")]
+        keys += [await start(around, APP_KEY, userId=user, broker="alpaca") for user in ("user-1", "user-3")]
+        for key in keys:
+            await reach(around, key, "live")
+        (account,) = connected["accounts"]
+        await around.sim(f"/accounts/{account['accountId']}/order", {"symbol": "AAPL", "side": "buy", "units": 1})
+        await counted(around, 'what="reconnects.feed_refused"}')  # the house key is one that the broker does not know
+        await abuse(around)
+        for wrong in (
+            {"keyId": "SIMKEY1", "secretKey": ["sim-alpaca-secret-1"], "environment": "paper"},
+            {"keyId": "SIMKEY1", "secretKey": "sim-alpaca-secret-1", "environment": "sim-alpaca-secret-1"},
+            {"keyId": "SIMKEY1", "secretKey": "sim-alpaca-secret-1 ", "accountId": "sim-alpaca-secret-1"},
+            {"sim-alpaca-secret-1": "SIMKEY1"},
+        ):
+            body = {"userId": "user-1", "broker": "alpaca", "credentials": wrong}
+            assert (await around.call("PUT", "/api/credentials", APP_KEY, json=body))["_status"] == 422
+        for fault in ALPACA_FAULTS:
+            await around.sim("/alpaca/faults", fault)
+            await around.sim(f"/accounts/{account['accountId']}/order", {"symbol": "F", "side": "buy", "units": 1})
+        await around.call("GET", "/api/accounts?broker=alpaca", token())
+        await look_everywhere(around, "alpaca")
+        await process.line(lambda line: "session failed" in line)
+        await around.sim("/alpaca/users/2/revoke", {"what": "tokens"})
+        await reach(around, keys[0], "action_required")
+        await process.line(lambda line: "a session needs its user" in line)
+        await look_everywhere(around, "alpaca")
+        assert await process.stop() == 0
+    assert_clean("\n".join(around.heard), "what was answered", answer=True)
+    assert_clean(await around.stored(), "what was stored")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+async def test_no_secret_leaves_when_every_host_of_the_other_broker_repeats_it(around: Everything, form: str):
+    parrot = f"http://127.0.0.1:{around.parrot.port}"
+    hosts = {"ALPACA_PAPER_URL": f"{parrot}/paper", "ALPACA_LIVE_URL": f"{parrot}/live"}
+    hosts |= {"ALPACA_TOKEN_URL": f"{parrot}/token", "CACHE_STORES": "postgres,redis"}
+    async with serving(around, **hosts, LOG_FORMAT=form) as process:
+        for status in (500, 401, 200, 403) if form == "json" else (302, 429, 400):
+            around.parrot.status = status
+            around.parrot.requests.clear()
+            await unhappy_consent(around)
+            key = await start(around, APP_KEY, wait=1, userId="user-1", broker="alpaca")  # from the file
+            await around.call("GET", "/api/accounts?broker=alpaca", APP_KEY, user="user-1")
+            await around.call("GET", f"/api/sessions/{key}/explain")
+            await look_everywhere(around, "alpaca")
+            told = around.parrot.got("/paper") + around.parrot.got("/token")
+            for secret in ("sim-alpaca-secret-1", "sim-alpaca-code-", "sim-secret"):
+                assert secret in told, f"{status}: it heard what it repeats"
+        assert await process.stop() == 0
+    assert_clean("\n".join(around.heard), "what was answered", answer=True)
+    assert_clean(await around.stored(), "what was stored")
+
+
+async def unhappy_consent(around: Everything) -> None:
+    """As `consent`, where the code cannot be exchanged."""
+    begun = await around.call("POST", "/oauth/alpaca/start", token(), json={"returnTo": BACK})
+    async with around.http.get(begun["url"]) as page:
+        fields = {name: unescape(value) for name, value in HIDDEN.findall(await page.text())}
+    plant_passing(fields["state"])
+    data = {**fields, "user": "2", "decision": "approve"}
+    async with around.http.post(around.env["ALPACA_AUTH_URL"], data=data, allow_redirects=False) as answer:
+        callback = answer.headers["Location"]
+    plant_passing(*parameters(callback).values())
+    async with around.http.get(callback, allow_redirects=False) as answer:
+        ticket = parameters(answer.headers["Location"])["ticket"]
+    failed = await around.call("POST", "/oauth/alpaca/complete", token(), json={"ticket": ticket})
+    assert failed["_status"] >= 400, failed
 
 
 @pytest.mark.parametrize(

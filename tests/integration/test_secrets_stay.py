@@ -73,6 +73,9 @@ class Surroundings:
             "CTRADER_DEMO_URL": f"ws://127.0.0.1:{self.simulator['ctrader']}",
             "CTRADER_LIVE_URL": f"ws://127.0.0.1:{self.simulator['ctraderLive']}",
             "CTRADER_TOKEN_URL": "http://127.0.0.1:1/token",
+            "ALPACA_PAPER_URL": f"http://127.0.0.1:{self.simulator['alpaca']}",
+            "ALPACA_LIVE_URL": f"http://127.0.0.1:{self.simulator['alpacaLive']}",
+            "ALPACA_DATA_URL": f"ws://127.0.0.1:{self.simulator['alpaca']}",
         }
 
     async def sim(self, path: str, body: object = None) -> None:

@@ -40,6 +40,8 @@ TOKEN_KEY = base64.b64encode(b"canary-token-key-of-32-bytes-\xff\xfe\xfd").decod
 WEBHOOK_PATH = "services/T0CANARY/B0CANARY/canaryWebhookPath0123"
 HEARTBEAT_PATH = "canary-heartbeat-path-0123456789"
 DSN_KEY = "canarydsnpublickey0123456789"
+HOUSE_KEY_ID = "PKCANARYHOUSE0123456"
+HOUSE_SECRET = "canary-house-data-secret/0123456789+abcd"
 APP_KEY = "app.canary-app-key/0123456789+abcdefghij"
 OPS_KEY = "ops.canary-ops-key/0123456789+abcdefghij"
 WRONG_KEY = "app.canary-wrong-key/0123456789+abcdefgh"
@@ -47,7 +49,7 @@ ISSUER = "https://issuer.example/auth/v1"
 BACK = "https://app.example.com/settings"
 SECRETS = (
     *(API_KEY_SECRET, USER_KEY_SECRET, JWT_SECRET, REDIS_PASSWORD, DATABASE_PASSWORD, SUPABASE_KEY, TOKEN_KEY),
-    *(base64.b64decode(TOKEN_KEY)[:29].decode(), WEBHOOK_PATH, HEARTBEAT_PATH, DSN_KEY),
+    *(base64.b64decode(TOKEN_KEY)[:29].decode(), WEBHOOK_PATH, HEARTBEAT_PATH, DSN_KEY, HOUSE_KEY_ID, HOUSE_SECRET),
     *(key.partition(".")[2] for key in (APP_KEY, OPS_KEY, WRONG_KEY)),
 )
 
@@ -66,7 +68,8 @@ class Parrot:
         text = (gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body).decode("utf-8", "replace")
         self.paths.append(request.path_qs)
         self.requests.append((request.path, str(dict(request.headers)), text))
-        told = {"message": f"{request.method} {request.path_qs}", "headers": dict(request.headers), "details": text}
+        said = f"{request.method} {request.path_qs} {dict(request.headers)}"
+        told = {"message": said, "headers": dict(request.headers), "details": text, "error": text}
         return web.json_response(told, status=self.status)
 
     def got(self, path: str) -> str:
@@ -110,6 +113,13 @@ class Everything:
             "CTRADER_LIVE_URL": f"ws://127.0.0.1:{simulator['ctraderLive']}",
             "CTRADER_AUTH_URL": f"http://127.0.0.1:{simulator['admin']}/apps/auth",
             "CTRADER_TOKEN_URL": f"http://127.0.0.1:{simulator['admin']}/apps/token",
+            **{"ALPACA_CLIENT_ID": "sim-client", "ALPACA_CLIENT_SECRET": "sim-secret"},
+            "ALPACA_PAPER_URL": f"http://127.0.0.1:{simulator['alpaca']}",
+            "ALPACA_LIVE_URL": f"http://127.0.0.1:{simulator['alpacaLive']}",
+            "ALPACA_DATA_URL": f"ws://127.0.0.1:{simulator['alpaca']}",
+            "ALPACA_AUTH_URL": f"http://127.0.0.1:{simulator['alpacaLive']}/oauth/authorize",
+            "ALPACA_TOKEN_URL": f"http://127.0.0.1:{simulator['alpacaLive']}/oauth/token",
+            **{"ALPACA_DATA_KEY_ID": HOUSE_KEY_ID, "ALPACA_DATA_SECRET_KEY": HOUSE_SECRET},
             "ALERT_WEBHOOK_URL": f"{parrot}/{WEBHOOK_PATH}",
             "HEARTBEAT_URL": f"{parrot}/{HEARTBEAT_PATH}",
             "SENTRY_DSN": f"http://{DSN_KEY}@127.0.0.1:{self.parrot.port}/77",
