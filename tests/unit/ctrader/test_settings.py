@@ -1,5 +1,7 @@
 """The defaults are promises (DESIGN §5, §6; reference/ctrader.md §1, §5): tests run faster timers, production these."""
 
+import pytest
+
 from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.cache.record import HORIZON_AT_RISK_MS, HORIZON_EMPTY_MS
 from bridge.config import Settings
@@ -32,3 +34,12 @@ def test_a_deployment_gets_the_same_limits_when_it_sets_nothing() -> None:
     assert fields["ctrader_channels"].default == DEFAULTS.channels
     assert fields["ctrader_demo_url"].default == DEFAULTS.demo_url
     assert fields["ctrader_live_url"].default == DEFAULTS.live_url
+
+
+@pytest.mark.parametrize(
+    ("channels", "per_channel", "accounts", "wanted"),
+    [(1, None, 5000, 1), (4, None, 1, 4), (1, 1, 37, 37), (2, 100, 150, 2), (2, 100, 201, 3)],
+)
+def test_channels_grow_with_accounts(channels: int, per_channel: int | None, accounts: int, wanted: int) -> None:
+    settings = CtraderSettings("id", Secret("s"), channels=channels, accounts_per_channel=per_channel)
+    assert settings.channels_for(accounts) == wanted
