@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from core.events import (
     AccountChanged,
@@ -133,7 +134,8 @@ class AccountMirror:
     def note_fill(self, fill: Fill) -> None:
         """Keep an execution for whoever asks what happened last. The caller sees to it that none comes twice."""
         self.fills = (*self.fills[-REMEMBERED_FILLS + 1 :], fill)
-        self.newest_fill_ms = max(self.newest_fill_ms, fill.at_ms)
+        if fill.at_ms > self.newest_fill_ms:
+            self.newest_fill_ms = fill.at_ms
 
     def apply(self, execution: Execution, now_ms: int) -> bool:
         """Apply one message's events. Returns True when anything changed; a known duplicate changes nothing."""
@@ -142,7 +144,7 @@ class AccountMirror:
             return False
         changed = False
         for event in execution.events:
-            changed |= self._apply_event(event)
+            changed |= APPLIED_BY[type(event)](self, event)
         if changed:
             self.content_at_ms = now_ms
             self.mark_dirty()
@@ -150,7 +152,7 @@ class AccountMirror:
 
     def apply_all(self, events: Iterable[Event], now_ms: int) -> int:
         """Apply events without duplicate detection (reconcile). Returns how many changed something."""
-        changed = sum(self._apply_event(event) for event in events)
+        changed = sum(APPLIED_BY[type(event)](self, event) for event in events)
         if changed:
             self.content_at_ms = now_ms
             self.mark_dirty()
@@ -182,44 +184,26 @@ class AccountMirror:
             del self._seen[next(iter(self._seen))]
         return False
 
-    def _apply_event(self, event: Event) -> bool:
-        match event:
-            case PositionChanged():
-                return self._put_position(event)
-            case PositionClosed():
-                return self._remove(self.positions, f"p{event.position_id}", event.position_id, event.at_ms)
-            case OrderChanged():
-                return self._put_order(event.order)
-            case OrderGone():
-                return self._remove(self.orders, f"o{event.order_id}", event.order_id, event.at_ms)
-            case BalanceChanged():
-                return self._set_balance(event)
-            case MarginChanged():
-                return self._set_on_position(event.position_id, "used_margin", event.used_margin)
-            case StopLossMoved():
-                return self._set_on_position(event.position_id, "stop_loss", event.stop_loss)
-            case AccountChanged():
-                return self._set_account(event)
-
     def _put_position(self, event: PositionChanged) -> bool:
         new = event.position
         old = self.positions.get(new.id)
-        if self._was_removed(f"p{new.id}", new.updated_at_ms):
+        if self._removed is not None and self._was_removed(f"p{new.id}", new.updated_at_ms):
             return False
         if old is not None:
             if new.updated_at_ms < old.updated_at_ms:
                 return False
             if not event.margin_known:
                 new.used_margin = old.used_margin
-            if new == old:
+            if new.units == old.units and new == old:  # the whole comparison is dear, and units often differ
                 old.updated_at_ms = new.updated_at_ms
                 return False
         self.positions[new.id] = new
         return True
 
-    def _put_order(self, new: Order) -> bool:
+    def _put_order(self, event: OrderChanged) -> bool:
+        new = event.order
         old = self.orders.get(new.id)
-        if self._was_removed(f"o{new.id}", new.updated_at_ms):
+        if self._removed is not None and self._was_removed(f"o{new.id}", new.updated_at_ms):
             return False
         if old is not None:
             if new.updated_at_ms < old.updated_at_ms:
@@ -230,21 +214,31 @@ class AccountMirror:
         self.orders[new.id] = new
         return True
 
+    def _close_position(self, event: PositionClosed) -> bool:
+        return self._remove(self.positions, f"p{event.position_id}", event.position_id, event.at_ms)
+
+    def _drop_order(self, event: OrderGone) -> bool:
+        return self._remove(self.orders, f"o{event.order_id}", event.order_id, event.at_ms)
+
     def _remove(self, held: dict[str, Position] | dict[str, Order], tomb: str, key: str, at_ms: int) -> bool:
-        old = held.get(key)
-        if old is not None and 0 < at_ms < old.updated_at_ms:
-            return False
-        version = max(at_ms, old.updated_at_ms if old is not None else 0)
+        old, version = held.get(key), at_ms
+        if old is not None:
+            if 0 < at_ms < old.updated_at_ms:
+                return False
+            del held[key]
+            version = at_ms or old.updated_at_ms
         if version:  # what has no versions cannot come back late, but it may be held anew
             self._remember_removal(tomb, version)
-        return held.pop(key, None) is not None
+        return old is not None
 
     def _remember_removal(self, tomb: str, version: int) -> None:
-        if self._removed is None:
-            self._removed = {}
-        self._removed[tomb] = max(version, self._removed.get(tomb, 0))
-        if len(self._removed) > REMEMBERED_REMOVALS:
-            del self._removed[next(iter(self._removed))]
+        removed = self._removed
+        if removed is None:
+            removed = self._removed = {}
+        if version > removed.get(tomb, 0):
+            removed[tomb] = version
+        if len(removed) > REMEMBERED_REMOVALS:
+            del removed[next(iter(removed))]
 
     def _was_removed(self, tomb: str, updated_at_ms: int) -> bool:
         """True when a removal at or after this version is remembered. Ids are never reused by brokers."""
@@ -262,6 +256,12 @@ class AccountMirror:
         self.balance = event.balance
         return changed
 
+    def _set_margin(self, event: MarginChanged) -> bool:
+        return self._set_on_position(event.position_id, "used_margin", event.used_margin)
+
+    def _move_stop_loss(self, event: StopLossMoved) -> bool:
+        return self._set_on_position(event.position_id, "stop_loss", event.stop_loss)
+
     def _set_on_position(self, position_id: str, name: str, value: Decimal) -> bool:
         position = self.positions.get(position_id)
         if position is None or getattr(position, name) == value:
@@ -277,3 +277,15 @@ class AccountMirror:
                 setattr(self, name, value)
                 changed = True
         return changed
+
+
+APPLIED_BY: dict[type[Event], Callable[[AccountMirror, Any], bool]] = {
+    PositionChanged: AccountMirror._put_position,
+    PositionClosed: AccountMirror._close_position,
+    OrderChanged: AccountMirror._put_order,
+    OrderGone: AccountMirror._drop_order,
+    BalanceChanged: AccountMirror._set_balance,
+    MarginChanged: AccountMirror._set_margin,
+    StopLossMoved: AccountMirror._move_stop_loss,
+    AccountChanged: AccountMirror._set_account,
+}

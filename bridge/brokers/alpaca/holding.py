@@ -24,7 +24,8 @@ def signed(side: Side, units: Decimal) -> Decimal:
 
 def cash_moved(side: Side, units: Decimal, price: Decimal, multiplier: Decimal) -> Decimal:
     """What an execution adds to the cash: buying costs, selling brings."""
-    return -CONTEXT.multiply(CONTEXT.multiply(signed(side, units), price), multiplier)
+    paid = CONTEXT.multiply(CONTEXT.multiply(units, price), multiplier)
+    return -paid if side is Side.BUY else paid
 
 
 def after(
@@ -32,11 +33,10 @@ def after(
 ) -> Position | None:
     """The position after an execution; None when it is flat. `traded` and `held` (the quantity that the broker says is
     held afterwards, None when it does not) are negative when sold or short."""
-    before = _ZERO if old is None else signed(old.side, old.units)
-    now = before + traded if held is None else held
+    now = held if held is not None else traded if old is None else signed(old.side, old.units) + traded
     if not now:
         return None
-    side, units = (Side.BUY if now > 0 else Side.SELL), abs(now)
+    side, units = (Side.BUY, now) if now > _ZERO else (Side.SELL, now.copy_negate())
     if old is None or old.side is not side:
         return Position(instrument_id, instrument_id, side, units, price, cost=_cost(units, price, multiplier))
     cost = old.cost if old.cost is not None else _cost(old.units, old.entry_price, multiplier)

@@ -13,7 +13,7 @@ from core.errors import ProtocolViolation
 
 _FRACTION = re.compile(r"[.,]([0-9]+)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+_DAY_MS = 86_400_000
 _EARLIEST_MS, _LATEST_MS = 946_684_800_000, 4_102_444_800_000  # 2000, 2100
 _EXECUTION_ID = re.compile(r"[!-~]{1,128}")
 
@@ -33,9 +33,10 @@ def to_ms(value: object) -> int | None:
     if not value:
         return None
     try:
-        ms = (datetime.fromisoformat(value) - _EPOCH) // _MILLISECOND  # type: ignore[arg-type]  # TypeError, see below
+        since = datetime.fromisoformat(value) - _EPOCH  # type: ignore[arg-type]  # TypeError, see below
     except (ValueError, TypeError, OverflowError) as error:  # TypeError: no text, or without a zone
         raise ProtocolViolation("not a time") from error
+    ms = since.days * _DAY_MS + since.seconds * 1000 + since.microseconds // 1000
     if not _EARLIEST_MS <= ms < _LATEST_MS:
         raise ProtocolViolation("time out of range")
     return ms

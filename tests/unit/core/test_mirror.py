@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import get_args
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.account import AccountMirror, Snapshot
+from core.account import APPLIED_BY, AccountMirror, Snapshot
 from core.events import (
     AccountChanged,
     BalanceChanged,
@@ -197,3 +198,7 @@ def test_the_same_state_is_reached_when_versions_arrive_in_any_order(versions, r
     for p in by_version:
         shuffled.apply(one(PositionChanged(replace(p))), NOW)
     assert straight.positions == shuffled.positions
+
+
+def test_every_kind_of_fact_is_applied_when_it_comes() -> None:
+    assert set(APPLIED_BY) == set(get_args(Event))
