@@ -1,7 +1,7 @@
 """A user connects Alpaca in a browser: consent, scope and environments, refusal, revocation, connecting again, leaving.
 
-Everything through HTTP and the simulated consent page, in processes of their own; test_connect_world.py is the same for
-the other broker.
+Everything through HTTP and the simulated consent page, in processes of their own; test_connect_ctrader_world.py is the
+same for the other broker.
 """
 
 from pathlib import Path

@@ -12,6 +12,8 @@ from core.orders import Side
 
 
 class DepositBody(Body):
+    """`note`: taken as the other broker takes it; Alpaca's activities show none."""
+
     amount: Number
     note: str | None = Field(None, max_length=200)
 

@@ -139,20 +139,10 @@ class World:
         self._at(now_ms)
         self._hours.end_session()
 
-    def set_quote(
-        self,
-        symbol: str,
-        now_ms: int,
-        *,
-        bid: Decimal | None = None,
-        ask: Decimal | None = None,
-        last: Decimal | None = None,
-        bid_size: Decimal | None = None,
-        ask_size: Decimal | None = None,
-    ) -> None:
+    def set_quote(self, symbol: str, now_ms: int, **quote: Decimal | None) -> None:
         """Set a price; see Prices.set_quote."""
         self._at(now_ms)
-        self.prices.set_quote(symbol, now_ms, bid=bid, ask=ask, last=last, bid_size=bid_size, ask_size=ask_size)
+        self.prices.set_quote(symbol, now_ms, **quote)
 
     def deposit(self, account: Account, amount: Decimal, now_ms: int) -> None:
         """Pay in (CSD), or out (CSW) when negative."""

@@ -155,6 +155,10 @@ class Asset:
         }
 
 
+# Nobody lends it, and nobody lends on it.
+_UNLENT: dict[str, Any] = {"marginable": False, "shortable": False, "easy_to_borrow": False, "attributes": ()}
+
+
 def _stock(symbol: str, name: str, start: str, **terms: Any) -> Asset:
     return Asset(symbol=symbol, name=name, start=Decimal(start), **terms)
 
@@ -169,14 +173,11 @@ def _pair(symbol: str, name: str, start: str, digits: int, minimum: str, *, spre
         digits=digits,
         spread=spread,
         step=step,
-        marginable=False,
-        shortable=False,
-        easy_to_borrow=False,
         margin_long=100,
         margin_short=0,
-        attributes=(),
         min_order_size=Decimal(minimum),
         qty_step=Decimal("0.000000001"),
+        **_UNLENT,
     )
 
 
@@ -191,14 +192,11 @@ def _option(underlying: str, kind: str, strike: int, start: str) -> Asset:
         start=Decimal(start),
         spread=4,
         step=3,
-        marginable=False,
-        shortable=False,
-        easy_to_borrow=False,
         fractionable=False,
         margin_long=100,
         margin_short=100,
-        attributes=(),
         contract=Contract(underlying, kind, Decimal(strike), expires),
+        **_UNLENT,
     )
 
 
@@ -216,13 +214,10 @@ ASSETS: tuple[Asset, ...] = (
         digits=4,
         step=8,
         exchange="OTC",
-        marginable=False,
-        shortable=False,
-        easy_to_borrow=False,
         fractionable=False,
         margin_long=100,
         margin_short=100,
-        attributes=(),
+        **_UNLENT,
     ),
     _stock("HTB", "Hard To Borrow Inc.", "14.80", easy_to_borrow=False, fractionable=False, step=2, attributes=()),
     _stock("FAKEPACA", "Fake Alpaca Test Symbol", "134.50", attributes=()),
