@@ -8,38 +8,22 @@ back as it was sent. Nobody signs in here: the visitor says which user they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 
+from bridge.simulator.consent import check_redirect, page, redirect_with
 from bridge.simulator.ctrader.services import Services
-from bridge.simulator.redirects import check_redirect, redirect_with
 from core.errors import InvalidInput
 
 SCOPES = {"accounts": "see your accounts", "trading": "see your accounts and trade on them"}
 _CARRIED = ("client_id", "redirect_uri", "scope", "state", "product")
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Simulated consent</title>
-<meta name="viewport" content="width=device-width">
-<body style="font:16px system-ui;max-width:30rem;margin:10vh auto;padding:0 1rem">
-<h1>Simulated cTrader</h1>
-<p>The application <b>{client}</b> asks to <b>{what}</b>.</p>
-<form method="post">{hidden}
-<p><label>You are user <input name="user" type="number" min="1" max="{users}" value="1"></label> (1 to {users})</p>
-<p><button name="decision" value="approve">Allow access</button>
-<button name="decision" value="deny">Deny</button></p>
-</form></body></html>"""
 
 
 def consent_page(services: Services, parameters: Mapping[str, str]) -> str:
     """The page that asks. Raises InvalidInput for a request that no decision could answer."""
     _check(services, parameters)
-    hidden = "".join(
-        f'<input type="hidden" name="{name}" value="{escape(parameters[name])}">'
-        for name in _CARRIED
-        if name in parameters
-    )
-    return _PAGE.format(
-        client=escape(parameters["client_id"]),
-        what=SCOPES[parameters["scope"]],
-        hidden=hidden,
+    return page(
+        "cTrader",
+        SCOPES[parameters["scope"]],
+        {name: parameters[name] for name in _CARRIED if name in parameters},
         users=len(services.world.of_user),
     )
 

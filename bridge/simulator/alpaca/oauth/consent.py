@@ -8,41 +8,25 @@ a denial; `state` comes back as it was sent. Nobody signs in here: the visitor s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 
 from bridge.simulator.alpaca.access import LIVE, PAPER, SCOPES
 from bridge.simulator.alpaca.services import Services
-from bridge.simulator.redirects import check_redirect, redirect_with
+from bridge.simulator.consent import check_redirect, page, redirect_with
 from core.errors import InvalidInput
 
 _WORDS = {"account:write": "change your settings and watchlists", "trading": "trade for you", "data": "see market data"}
 _CARRIED = ("response_type", "client_id", "redirect_uri", "scope", "state", "env")
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Simulated consent</title>
-<meta name="viewport" content="width=device-width">
-<body style="font:16px system-ui;max-width:30rem;margin:10vh auto;padding:0 1rem">
-<h1>Simulated Alpaca</h1>
-<p>The application <b>{client}</b> asks to <b>{what}</b> ({where}).</p>
-<form method="post">{hidden}
-<p><label>You are user <input name="user" type="number" min="1" max="{users}" value="1"></label> (1 to {users})</p>
-<p><button name="decision" value="approve">Allow access</button>
-<button name="decision" value="deny">Deny</button></p>
-</form></body></html>"""
 
 
 def consent_page(services: Services, parameters: Mapping[str, str]) -> str:
     """The page that asks. Raises InvalidInput for a request that no decision could answer."""
     scopes, environments = _check(services, parameters)
-    hidden = "".join(
-        f'<input type="hidden" name="{name}" value="{escape(parameters[name])}">'
-        for name in _CARRIED
-        if name in parameters
-    )
-    return _PAGE.format(
-        client=escape(parameters["client_id"]),
-        what=", ".join(["see your account", *(_WORDS[name] for name in SCOPES if name in scopes)]),
-        where=" and ".join(sorted(environments, reverse=True)),
-        hidden=hidden,
+    return page(
+        "Alpaca",
+        ", ".join(["see your account", *(_WORDS[name] for name in SCOPES if name in scopes)]),
+        {name: parameters[name] for name in _CARRIED if name in parameters},
         users=services.settings.users,
+        where=f" ({' and '.join(sorted(environments, reverse=True))})",
     )
 
 
