@@ -16,7 +16,7 @@ KEPT = 50_000
 class Counters:
     """Times are Unix ms. Accounts are the UUIDs of accounts; routes look like `GET /v2/orders/{id}`.
 
-    `parallel_streams`: a trading stream authenticated while another of that account was open ("double login").
+    `double_logins`: a trading stream authenticated while another of that account was open.
     `refused_slots`: handshakes and authentications refused because the account's slot was taken.
     """
 
@@ -34,7 +34,7 @@ class Counters:
     data_streams: int = 0  # open now
     data_streams_opened: int = 0
     refused_slots: int = 0
-    parallel_streams: int = 0
+    double_logins: int = 0
     stream_auth_failures: int = 0
     trade_updates: int = 0  # frames sent
     data_messages: int = 0
@@ -57,8 +57,7 @@ class Counters:
         return {
             "budgetViolations": self.budget_violations,
             "budgetViolationsByAccount": dict(self.budget_violations_by_account),
-            "doubleLogins": self.parallel_streams,
-            "parallelStreams": self.parallel_streams,
+            "doubleLogins": self.double_logins,
             "refusedSlots": self.refused_slots,
             "authAttempts": sum(self.auth_attempts_by_account.values()),
             "authAttemptsByAccount": dict(self.auth_attempts_by_account),

@@ -187,7 +187,7 @@ class TradingStream:
     def _count_refusal(self, caller: Caller) -> None:
         self._services.counters.refused_slots += 1
         if self.slots.open_count(caller.account_id):
-            self._services.counters.parallel_streams += 1
+            self._services.counters.double_logins += 1
 
 
 def _authorization(status: str, action: str, message: str | None = None) -> dict[str, Any]:

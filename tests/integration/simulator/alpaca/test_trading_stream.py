@@ -154,7 +154,7 @@ class TestSlots:
             await first.listen()
             async with listening(sim.ports.alpaca, 2):
                 pass
-        assert (sim.counters.refused_slots, sim.counters.parallel_streams) == (1, 1)
+        assert (sim.counters.refused_slots, sim.counters.double_logins) == (1, 1)
 
     @pytest.mark.parametrize("settings", [{"slot_busy_status": "unauthorized"}])
     async def test_the_word_for_a_busy_slot_is_a_setting(self, sim: Simulator) -> None:
@@ -195,7 +195,7 @@ class TestSlots:
             await eventually(lambda: sim.counters.trading_streams == 0, within_s=5)
         async with stream(sim.ports.alpaca) as again:
             assert (await again.login())["status"] == "exceeded"
-        assert (sim.counters.refused_slots, sim.counters.parallel_streams) == (1, 0)
+        assert (sim.counters.refused_slots, sim.counters.double_logins) == (1, 0)
         sim.services.streams.trading.slots.release_held()
         async with listening(sim.ports.alpaca):
             pass
