@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import islice
 
 from bridge.brokers.alpaca.activities import Activity, fill_of
 from bridge.brokers.alpaca.instruments import Assets
@@ -80,7 +81,7 @@ class Executions:
         """The stream told these facts and they were applied; `now` monotonic seconds."""
         for fill in facts.fills:
             if fill.execution_id not in self._pending:  # REST has not shown it yet
-                self._recent[fill.execution_id] = now
+                _keep(self._recent, fill.execution_id, now, REMEMBERED)
             self._include(fill.execution_id)
         for event in facts.execution.events:
             if type(event) is OrderChanged:
@@ -184,9 +185,11 @@ def judge(reading: Reading, memory: Executions, missing_orders: Iterable[str], n
 
 
 def _keep(held: dict[str, int] | dict[str, float], key: str, value: float, limit: int) -> None:
-    """Remember, the newest last; the oldest is forgotten beyond the limit."""
+    """Remember, the newest last. Beyond the limit the oldest twentieth is forgotten: a dict whose first keys were
+    deleted is slow to find the next."""
     if key in held:
         del held[key]
     held[key] = value  # type: ignore[assignment]  # ints stay ints
     if len(held) > limit:
-        del held[next(iter(held))]
+        for old in list(islice(held, limit // 20 or 1)):
+            del held[old]
