@@ -2,8 +2,10 @@
 
 import pytest
 
-from bridge.brokers.base import BrokerFault, FaultKind, ReasonCode
+from bridge.brokers.base import BrokerFault, Environment, FaultKind, ReasonCode
+from core.secret import Secret
 from tests.contract.rigs.alpaca import AlpacaRig, alpaca_rig
+from tests.contract.rigs.rig import BACK
 from tests.contract.rigs.steps import watch
 from tests.contract.rigs.watched import Watched
 from tests.support.waiting import eventually
@@ -64,3 +66,18 @@ async def test_own_access_is_asked_for_once_a_reconcile_and_not_for_who_serves()
         assert asked() == before
         await by_token.session.reconcile()
         await eventually(lambda: asked() == before + 1, within_s=1)
+
+
+async def test_a_consent_for_one_environment_is_not_called_revoked_when_it_is_shown_in_the_other() -> None:
+    async with alpaca_rig() as rig:
+        code = rig.act.mint_code(1, environment="paper")
+        token = (await rig.broker.exchange_code(Secret(str(code)), redirect_uri=BACK)).secrets["accessToken"]
+        entry = {"accessToken": token.reveal(), "environment": "paper"}
+        session = rig.broker.session(Environment.LIVE, None, watch(rig))
+        with pytest.raises(BrokerFault) as told:
+            await session.login(rig.broker.read_credential("g", entry), at_risk=False)
+        assert (told.value.kind, told.value.reason.code) == (FaultKind.FATAL_USER, ReasonCode.NO_ACCOUNTS)
+        rig.act.revoke(1, "tokens")
+        with pytest.raises(BrokerFault) as told:
+            await session.login(rig.broker.read_credential("g", entry), at_risk=False)
+        assert told.value.reason.code is ReasonCode.TOKEN_REVOKED

@@ -82,6 +82,9 @@ NEUTRAL: dict[str, Any] = {  # names nobody; a value that is accepted
     "error": None,
     "credentials": {"accessToken": "attackers-own", "refreshToken": "attackers-own", "environment": "demo"},
 }
+CREDENTIALS: dict[str, dict[str, str]] = {  # where a broker's are others than those above
+    "alpaca": {"keyId": "attackers-own", "secretKey": "attackers-own", "environment": "paper"},
+}
 
 
 def requests_about(victim: Tenant, *, broker: str) -> Iterator[Request]:
@@ -133,7 +136,8 @@ def _needed(model: Any, broker: str) -> dict[str, Any] | None:
             found[name] = broker
         elif name in NEUTRAL:
             if each.is_required():
-                found[to_camel(name)] = NEUTRAL[name]
+                own = CREDENTIALS.get(broker) if name == "credentials" else None
+                found[to_camel(name)] = own or NEUTRAL[name]
         else:
             assert name in ID_FIELDS | KEY_FIELDS | ACCOUNT_FIELDS, f"say here whether {name} names a user"
             assert not each.is_required(), f"{name} must be optional: a user need not name themself"

@@ -158,12 +158,30 @@ class AlpacaBroker:
             blocked = hub.pace.blocked(self._clock.monotonic())
             if blocked is not None:
                 raise blocked  # nothing is asked for a login that cannot succeed yet
-        account = await self._proofs.prove(environment, credential)
+        try:
+            account = await self._proofs.prove(environment, credential)
+        except BrokerFault as fault:
+            if fault.kind is FaultKind.FATAL_USER and credentials.is_oauth(credential):
+                await self._refuse_here(environment, credential)
+            raise
         if account_id is not None and account.account_id != account_id:
             if credentials.is_oauth(credential):
                 await self._refuse_elsewhere(environment, account_id, credential)
             raise faults.foreign_account()
         return account
+
+    async def _refuse_here(self, environment: Environment, credential: Credential) -> None:
+        """Raises BrokerFault when a consent that is not accepted in one environment is good in another: it was not
+        revoked, it does not cover this one."""
+        for other in Environment:
+            if other is environment:
+                continue
+            try:
+                await self._proofs.prove(other, credential)
+            except BrokerFault:  # the first refusal stands
+                continue
+            message = f"Your consent covers no {environment} account."
+            raise BrokerFault(FaultKind.FATAL_USER, Reason(ReasonCode.NO_ACCOUNTS, message))
 
     async def _refuse_elsewhere(self, environment: Environment, account_id: str, credential: Credential) -> None:
         """Raises BrokerFault when the consent covers the account, but in another environment."""
