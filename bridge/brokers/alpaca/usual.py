@@ -19,7 +19,7 @@ from bridge.brokers.alpaca.instruments import Assets
 from bridge.brokers.alpaca.orders import STATES, TYPES
 from bridge.brokers.alpaca.times import to_ms
 from bridge.brokers.alpaca.updates import FILLS, SAY_ALL, Facts
-from bridge.brokers.alpaca.values import amount, is_id, number, price
+from bridge.brokers.alpaca.values import amount_in, is_id, number_in, price_in
 from core.account import AccountMirror
 from core.errors import ProtocolViolation
 from core.events import BalanceChanged, Event, Execution, Fill, OrderChanged, OrderGone, PositionChanged, PositionClosed
@@ -80,58 +80,66 @@ def facts(
             return None
         at_ms = to_ms(update.timestamp)
         updated_ms = at_ms if order.updated_at == update.timestamp else to_ms(order.updated_at)
-        if at_ms is None or updated_ms is None or not is_id(order.id):
+        if at_ms is None or updated_ms is None:
             return None
-        about: Event
-        if state is None:
-            about = OrderGone(order.id, updated_ms)
-        else:
-            about = OrderChanged(_order(order, state, instrument.id, updated_ms))
-        if event not in FILLS:
-            return event, Facts(Execution((about,)))
-        done = _executed(update, instrument, at_ms, mirror, is_known)
-        return None if done is None else (event, Facts(Execution((about, *done[1]), urgent=True), (done[0],), True))
+        if order.id not in mirror.orders and not (event not in FILLS and is_id(order.id)):
+            return None
+        about = OrderGone(order.id, updated_ms) if state is None else _changed(order, state, instrument.id, updated_ms)
+        if event in FILLS:
+            done = _executed(update, about, instrument, at_ms, mirror, is_known)
+            return None if done is None else (event, done)
+        return event, Facts(Execution((about,)))
     except (msgspec.DecodeError, ProtocolViolation, KeyError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _order(source: _Order, state: OrderStatus, instrument_id: str, updated_ms: int) -> Order:
+def _changed(source: _Order, state: OrderStatus, instrument_id: str, updated_ms: int) -> OrderChanged:
     """Raises ProtocolViolation or KeyError for what is not plain."""
-    units, filled = amount(source.qty), amount(source.filled_qty)
+    units, filled = amount_in(source.qty), amount_in(source.filled_qty)
     created_ms = updated_ms if source.created_at == source.updated_at else to_ms(source.created_at)
     limit, stop, own_id = source.limit_price, source.stop_price, source.client_order_id
     if units is None or filled is None or created_ms is None or not is_id(own_id):
         raise ProtocolViolation("not plain")
-    return Order(
+    order = Order(  # by position: by name would cost as much again
         source.id,
         instrument_id,
         SIDES[source.side],
         TYPES[source.type],
         units,
         filled,
-        None if limit is None else price(limit),
-        None if stop is None else price(stop),
-        status=OrderStatus.PARTIALLY_FILLED if filled and state is OrderStatus.WORKING else state,
-        created_at_ms=created_ms,
-        updated_at_ms=updated_ms,
-        client_order_id=own_id,
+        None if limit is None else price_in(limit),
+        None if stop is None else price_in(stop),
+        None,
+        None,
+        OrderStatus.PARTIALLY_FILLED if filled and state is OrderStatus.WORKING else state,
+        created_ms,
+        updated_ms,
+        own_id,
     )
+    return OrderChanged(order)
 
 
 def _executed(
-    update: _Update, instrument: Instrument, at_ms: int, mirror: AccountMirror, is_known: Callable[[str], bool]
-) -> tuple[Fill, tuple[Event, ...]] | None:
+    update: _Update,
+    about: Event,
+    instrument: Instrument,
+    at_ms: int,
+    mirror: AccountMirror,
+    is_known: Callable[[str], bool],
+) -> Facts | None:
     """An execution, and what it does to position and cash. Raises ProtocolViolation or KeyError."""
     key, name, order_id = instrument.id, update.execution_id, update.order.id
-    side, units, paid = SIDES[update.order.side], amount(update.qty), price(update.price)
-    cash, held = mirror.balance, number(update.position_qty)
+    side, units, paid = SIDES[update.order.side], amount_in(update.qty), price_in(update.price)
+    cash, said = mirror.balance, update.position_qty
     if not units or paid is None or cash is None or update.position_qtys is not msgspec.UNSET:
         return None
-    if order_id not in mirror.orders or not is_id(name) or is_known(name) or mirror.newest_fill_ms > at_ms:
+    if not is_id(name) or is_known(name) or mirror.newest_fill_ms > at_ms:
         return None
     multiplier = instrument.multiplier
-    traded = holding.signed(side, units)
+    traded, held = holding.signed(side, units), number_in(said) if said else None
     position = holding.after(mirror.positions.get(key), key, traded, paid, held, multiplier)
     changed = PositionClosed(key) if position is None else PositionChanged(position)
-    cash += holding.cash_moved(side, units, paid, multiplier)
-    return Fill(name, order_id, key, side, units, paid, at_ms), (changed, BalanceChanged(cash))
+    balance = BalanceChanged(cash + holding.cash_moved(side, units, paid, multiplier))
+    return Facts(
+        Execution((about, changed, balance), None, True), (Fill(name, order_id, key, side, units, paid, at_ms),), True
+    )

@@ -46,7 +46,7 @@ def documents(value: object) -> list[Document]:
 def number(value: object) -> Decimal | None:
     """A decimal; None when absent, null or empty. Raises ProtocolViolation."""
     if type(value) is str:
-        return _parsed(value) if value else None
+        return number_in(value) if value else None
     if value is None:
         return None
     if type(value) is int and abs(value) < _LARGEST:
@@ -57,7 +57,8 @@ def number(value: object) -> Decimal | None:
 
 
 @lru_cache(maxsize=8192)  # quantities and prices repeat, and one text always means one number
-def _parsed(text: str) -> Decimal:
+def number_in(text: str) -> Decimal:
+    """The number that a text is. Raises ProtocolViolation."""
     if not _NUMBER.fullmatch(text):
         raise ProtocolViolation("not a number")
     return Decimal(text)
@@ -73,7 +74,7 @@ def needed(source: Document, name: str) -> Decimal:
 
 def price(value: object) -> Decimal | None:
     """A price above zero; None when absent or zero, which is how some fields say none. Raises ProtocolViolation."""
-    return _price(value) if type(value) is str else _price_of(number(value))
+    return price_in(value) if type(value) is str else _price_of(number(value))
 
 
 def _price_of(found: Decimal | None) -> Decimal | None:
@@ -83,13 +84,14 @@ def _price_of(found: Decimal | None) -> Decimal | None:
 
 
 @lru_cache(maxsize=8192)
-def _price(text: str) -> Decimal | None:
+def price_in(text: str) -> Decimal | None:
+    """`price` of a text."""
     return _price_of(number(text))
 
 
 def amount(value: object) -> Decimal | None:
     """A quantity that is not negative; None when absent. Raises ProtocolViolation."""
-    return _amount(value) if type(value) is str else _amount_of(number(value))
+    return amount_in(value) if type(value) is str else _amount_of(number(value))
 
 
 def _amount_of(found: Decimal | None) -> Decimal | None:
@@ -99,7 +101,8 @@ def _amount_of(found: Decimal | None) -> Decimal | None:
 
 
 @lru_cache(maxsize=8192)
-def _amount(text: str) -> Decimal | None:
+def amount_in(text: str) -> Decimal | None:
+    """`amount` of a text."""
     return _amount_of(number(text))
 
 
