@@ -5,47 +5,29 @@ from decimal import Decimal
 
 import pytest
 
-from bridge.simulator.alpaca import Simulator, SimulatorSettings
+from bridge.simulator.alpaca import Simulator
+from tests.support.official_alpaca import last_price, listened_to, paper_account, simulated
 from tests.support.official_client import NODE_PROJECT, Node
 from tests.support.official_parts import Parts, script
-from tests.support.waiting import eventually
 
 SCRIPT = NODE_PROJECT / "session.cjs"
 
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    settings = SimulatorSettings(
-        users=2,
-        prices="frozen",
-        partial_fill_share=0.0,
-        requests_per_minute=10_000,  # the script asks again and again until something has happened
-        slot_seconds=0.2,
-    )
-    async with Simulator(settings) as running:
+    async with simulated() as running:
         yield running
-
-
-def paper_account(simulator: Simulator) -> str:
-    return str(simulator.services.world.of_user[1][0].id)
-
-
-async def listened_to(simulator: Simulator) -> None:
-    """Until the simulator has a client that listens to the account."""
-    trading, account = simulator.services.streams.trading, paper_account(simulator)
-    await eventually(lambda: trading.listeners(account), within_s=10, what="the client listens")
 
 
 async def test_npm_client_passes_a_session_when_it_talks_to_the_simulator(
     alpaca_node: Node, simulator: Simulator
 ) -> None:
     account = paper_account(simulator)
-    last = simulator.services.world.prices.last
     parameters = {
         "key": "SIMKEY1",
         "secret": "sim-alpaca-secret-1",
         "rest": f"http://127.0.0.1:{simulator.ports.alpaca}",
-        "low": float(last("MSFT") - 10),
+        "low": float(last_price(simulator, "MSFT") - 10),
     }
     command, env = (alpaca_node.program, SCRIPT, "session"), {"NODE_PATH": str(alpaca_node.modules)}
     async with script(*command, parameters=parameters, env=env) as client:
@@ -67,7 +49,7 @@ async def test_npm_client_passes_a_session_when_it_talks_to_the_simulator(
         assert await client.next() == {"states": ["connecting", "authenticating", "connected"]}
         await listened_to(simulator)
 
-        await check_orders(client, last("MSFT") - 11)
+        await check_orders(client, last_price(simulator, "MSFT") - 11)
 
         assert await client.next() == {"state": "connected"}
         for stream in list(simulator.services.streams.trading.clients):

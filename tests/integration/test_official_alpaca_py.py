@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from bridge.simulator.alpaca import Simulator, SimulatorSettings
+from bridge.simulator.alpaca import Simulator
+from tests.support.official_alpaca import last_price, listened_to, paper_account, simulated
 from tests.support.official_parts import script
 from tests.support.waiting import eventually
 
@@ -22,31 +23,13 @@ pytestmark = pytest.mark.slow  # the client waits at least half a second before 
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    settings = SimulatorSettings(
-        users=2,
-        prices="frozen",
-        partial_fill_share=0.0,
-        requests_per_minute=10_000,  # the script asks again and again until something has happened
-        slot_seconds=0.2,
-        speed=60,  # a minute of bars takes a second
-    )
-    async with Simulator(settings) as running:
+    async with simulated(speed=60) as running:  # a minute of bars takes a second
         yield running
 
 
 def addresses(simulator: Simulator) -> dict[str, object]:
     at = f"127.0.0.1:{simulator.ports.alpaca}"
     return {**KEYS, "rest": f"http://{at}", "stream": f"ws://{at}/stream", "data": f"ws://{at}/v2/iex"}
-
-
-def paper_account(simulator: Simulator) -> str:
-    return str(simulator.services.world.of_user[1][0].id)
-
-
-async def listened_to(simulator: Simulator) -> None:
-    """Until the simulator has a client that listens to the account."""
-    trading, account = simulator.services.streams.trading, paper_account(simulator)
-    await eventually(lambda: trading.listeners(account), within_s=10, what="the client listens")
 
 
 def cut(clients: set[Any]) -> None:
@@ -58,15 +41,14 @@ def cut(clients: set[Any]) -> None:
 async def test_alpaca_py_passes_a_session_when_it_talks_to_the_simulator(
     alpaca_py_python: Path, simulator: Simulator
 ) -> None:
-    world, account = simulator.services.world, paper_account(simulator)
-    last = world.prices.last
-    low = last("MSFT") - 10
+    account = paper_account(simulator)
+    low = last_price(simulator, "MSFT") - 10
     parameters = {
         **addresses(simulator),
         "token": "sim-alpaca-oauth-1",
         "low": float(low),
-        "takeProfit": float(last("SPY") + 20),
-        "stopLoss": float(last("SPY") - 20),
+        "takeProfit": float(last_price(simulator, "SPY") + 20),
+        "stopLoss": float(last_price(simulator, "SPY") - 20),
     }
     async with script(alpaca_py_python, SCRIPT, "session", parameters=parameters) as client:
         reads = await client.next()
@@ -186,7 +168,7 @@ async def test_alpaca_py_gets_quotes_trades_and_bars_when_it_reads_the_stock_dat
     alpaca_py_python: Path, simulator: Simulator
 ) -> None:
     data = simulator.services.streams.data
-    price = simulator.services.world.prices.quote("AAPL").price
+    price = last_price(simulator, "AAPL")
 
     async def subscribed() -> None:
         """Until the client has subscribed."""
