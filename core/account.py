@@ -99,7 +99,7 @@ class AccountMirror:
     events: int = 0
     dirty: bool = False
     on_dirty: Callable[[], None] | None = None
-    _removed: dict[str, int] | None = None
+    _removed: dict[str, int] | None = None  # the version removed; ids are never reused by brokers
     _seen: dict[str, None] | None = None
 
     @property
@@ -187,7 +187,7 @@ class AccountMirror:
     def _put_position(self, event: PositionChanged) -> bool:
         new = event.position
         old = self.positions.get(new.id)
-        if self._removed is not None and self._was_removed(f"p{new.id}", new.updated_at_ms):
+        if self._removed is not None and new.updated_at_ms <= self._removed.get(f"p{new.id}", -1):
             return False
         if old is not None:
             if new.updated_at_ms < old.updated_at_ms:
@@ -203,7 +203,7 @@ class AccountMirror:
     def _put_order(self, event: OrderChanged) -> bool:
         new = event.order
         old = self.orders.get(new.id)
-        if self._removed is not None and self._was_removed(f"o{new.id}", new.updated_at_ms):
+        if self._removed is not None and new.updated_at_ms <= self._removed.get(f"o{new.id}", -1):
             return False
         if old is not None:
             if new.updated_at_ms < old.updated_at_ms:
@@ -239,13 +239,6 @@ class AccountMirror:
             removed[tomb] = version
         if len(removed) > REMEMBERED_REMOVALS:
             del removed[next(iter(removed))]
-
-    def _was_removed(self, tomb: str, updated_at_ms: int) -> bool:
-        """True when a removal at or after this version is remembered. Ids are never reused by brokers."""
-        if self._removed is None:
-            return False
-        removed_at = self._removed.get(tomb)
-        return removed_at is not None and updated_at_ms <= removed_at
 
     def _set_balance(self, event: BalanceChanged) -> bool:
         if event.version is not None:

@@ -25,9 +25,11 @@ class Stats:
 
     def count(self, name: str, by: int = 1) -> None:
         counts = self._counts
-        if name not in counts and len(counts) >= MOST_NAMES:
-            name = OTHER
-        counts[name] = counts.get(name, 0) + by
+        if name in counts:
+            counts[name] += by
+        else:
+            name = name if len(counts) < MOST_NAMES else OTHER
+            counts[name] = counts.get(name, 0) + by
 
     def get(self, name: str) -> int:
         return self._counts.get(name, 0)

@@ -13,6 +13,7 @@ from core.orders import Side
 from core.positions import Position
 
 _ZERO = Decimal(0)
+_multiply, _divide = CONTEXT.multiply, CONTEXT.divide
 _PRICE_STEP = Decimal(1).scaleb(-QUOTE_DIGITS)
 _COST_STEP = Decimal("1E-12")
 
@@ -24,7 +25,7 @@ def signed(side: Side, units: Decimal) -> Decimal:
 
 def cash_moved(side: Side, units: Decimal, price: Decimal, multiplier: Decimal) -> Decimal:
     """What an execution adds to the cash: buying costs, selling brings."""
-    paid = CONTEXT.multiply(CONTEXT.multiply(units, price), multiplier)
+    paid = _cost(units, price, multiplier)
     return -paid if side is Side.BUY else paid
 
 
@@ -38,24 +39,24 @@ def after(
         return None
     side, units = (Side.BUY, now) if now > _ZERO else (Side.SELL, now.copy_negate())
     if old is None or old.side is not side:
-        return Position(instrument_id, instrument_id, side, units, price, cost=_cost(units, price, multiplier))
-    cost = old.cost if old.cost is not None else _cost(old.units, old.entry_price, multiplier)
-    if units > old.units:
-        cost += _cost(units - old.units, price, multiplier)
-        entry = _divided(cost, CONTEXT.multiply(units, multiplier), _PRICE_STEP)
-    elif units < old.units:
-        cost = _divided(CONTEXT.multiply(cost, units), old.units, _COST_STEP)
-        entry = old.entry_price
+        entry, cost = price, _cost(units, price, multiplier)
     else:
         entry = old.entry_price
-    return Position(instrument_id, instrument_id, side, units, entry, cost=cost)
+        cost = old.cost if old.cost is not None else _cost(old.units, entry, multiplier)
+        if units > old.units:
+            cost += _cost(units - old.units, price, multiplier)
+            entry = _divided(cost, _multiply(units, multiplier), _PRICE_STEP)
+        elif units < old.units:
+            cost = _divided(_multiply(cost, units), old.units, _COST_STEP)
+    # by position: by name would cost more than the sums above
+    return Position(instrument_id, instrument_id, side, units, entry, None, None, _ZERO, _ZERO, None, None, 0, cost)
 
 
 def _cost(units: Decimal, price: Decimal, multiplier: Decimal) -> Decimal:
-    return CONTEXT.multiply(CONTEXT.multiply(units, price), multiplier)
+    return _multiply(_multiply(units, price), multiplier)
 
 
 def _divided(amount: Decimal, by: Decimal, step: Decimal) -> Decimal:
     """A quotient without endless digits."""
-    exact = CONTEXT.divide(amount, by)
+    exact = _divide(amount, by)
     return exact if exact == (rounded := exact.quantize(step, ROUND_HALF_EVEN, CONTEXT)) else rounded
