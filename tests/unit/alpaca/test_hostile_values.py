@@ -6,13 +6,15 @@ in the receive callback, anything else would end the connection from inside of t
 
 import math
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import msgpack
+import msgspec
 import orjson
 import pytest
 
-from bridge.brokers.alpaca import frames, normalize, talk, updates
+from bridge.brokers.alpaca import frames, normalize, talk, updates, usual
 from bridge.brokers.alpaca.activities import fill_of, read_activity
 from bridge.brokers.alpaca.feed_trouble import of_code
 from bridge.brokers.alpaca.instruments import Assets
@@ -21,7 +23,8 @@ from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.alpaca.snapshot import assemble, missing_orders
 from bridge.brokers.alpaca.strangers import is_strange
 from core.errors import ProtocolViolation
-from tests.unit.alpaca.documents import NOW, a_fill, a_mirror, a_position, an_account, an_activity, an_order
+from core.events import BalanceChanged
+from tests.unit.alpaca.documents import NOW, TIME, a_fill, a_mirror, a_position, an_account, an_activity, an_order
 
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 7, 2**63, -(2**63), 10**15, 1.5, math.nan, math.inf, -math.inf, 1e308, 5e-324),
@@ -112,6 +115,44 @@ def test_a_trade_update_is_used_or_refused_when_any_value_in_it_is_odd(message: 
 
     used = [accepted(act, data) for data in hostile(message)]
     assert {True, False} <= set(used)
+
+
+PLAIN = [
+    an_order(status="new"),
+    an_order(status="canceled"),
+    an_order(type="stop_limit", stop_price="90", side="sell", status="pending_cancel"),
+]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *({"event": "new", "timestamp": TIME, "order": order} for order in PLAIN),
+        a_fill(),
+        a_fill(event="fill", qty="3", position_qty="-3", order=an_order(status="filled", filled_qty="10", side="sell")),
+    ],
+)
+def test_the_short_way_says_what_the_long_way_says_or_nothing_when_any_value_is_odd(data: dict[str, Any]) -> None:
+    assets = Assets()
+    mirror = a_mirror(assets)
+    known = updates.facts(updates.read({"event": "new", "order": an_order()}), mirror, assets, lambda key: False)
+    mirror.apply(known.execution, NOW)
+    mirror.apply_all([BalanceChanged(Decimal(1000))], NOW)
+    taken = 0
+    for document in hostile({"stream": "trade_updates", "data": data}):
+        try:
+            frame = msgspec.json.encode(document)
+        except (msgspec.MsgspecError, UnicodeEncodeError, OverflowError):
+            continue
+        short = usual.facts(frame, mirror, assets, lambda key: False)
+        if short is None:
+            continue
+        taken += 1
+        same = frames.read(frame)
+        assert talk.meaning(same) is talk.Said.UPDATE, document
+        update = updates.read(same["data"])
+        assert short == (update.event, updates.facts(update, mirror, assets, lambda key: False)), document
+    assert taken > 20, "the way must be taken, or nothing is compared"
 
 
 @pytest.mark.parametrize("part", ["account", "positions", "orders", "fills"])
