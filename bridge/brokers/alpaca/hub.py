@@ -17,6 +17,7 @@ from bridge.brokers.alpaca.context import Context
 from bridge.brokers.alpaca.gate import Gate
 from bridge.brokers.alpaca.members import Login, Member
 from bridge.brokers.alpaca.pace import Pace
+from bridge.brokers.alpaca.past import Past
 from bridge.brokers.alpaca.reading import Executions
 from bridge.brokers.alpaca.requests import Requests
 from bridge.brokers.alpaca.stream import TradingStream
@@ -68,6 +69,7 @@ class AccountHub:
         "mirror",
         "overflowed",
         "pace",
+        "past",
         "requests",
         "serving",
         "stream",
@@ -89,6 +91,7 @@ class AccountHub:
         )
         self.mirror.on_dirty = self._tell_changed
         self.memory = Executions(context.settings)
+        self.past = Past(context.settings.order_lag_s)
         self.members: list[Member] = []
         self.stream: TradingStream | None = None
         self.closing: asyncio.Task[None] | None = None  # the goodbye of the last one
@@ -260,8 +263,11 @@ class AccountHub:
         context = self.context
         context.stats.count(f"events.{event}")
         self.updates += 1
+        now = context.clock.monotonic()
+        if facts.fills:
+            self.past.note(self.mirror, facts.fills, now)
         changed = self.mirror.apply(facts.execution, context.clock.now_ms())
-        self.memory.heard(facts, context.clock.monotonic())
+        self.memory.heard(facts, now)
         if facts.fills:
             self._note(facts.fills)
         if self.live:

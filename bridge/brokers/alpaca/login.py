@@ -18,6 +18,7 @@ from bridge.brokers.alpaca.differences import Contents, doubtful, lost_events
 from bridge.brokers.alpaca.hub import AccountHub, not_live
 from bridge.brokers.alpaca.instruments import AssetClass
 from bridge.brokers.alpaca.members import Login
+from bridge.brokers.alpaca.past import picture
 from bridge.brokers.alpaca.pricing import take_prices
 from bridge.brokers.alpaca.reading import Reading, Verdict, judge
 from bridge.brokers.alpaca.snapshot import assemble, missing_orders, with_updates
@@ -92,12 +93,13 @@ async def _synchronise(hub: AccountHub, stream: TradingStream, priority: Priorit
     try:
         for tries_left in reversed(range(settings.reading_tries)):
             hub.buffer, hub.overflowed = [], False
+            began = hub.context.clock.monotonic()
             reading = await hub.requests.reading(priority, hub.memory)
             if not stream.up:
                 raise _cut(hub)
             _check_account(hub, reading)
             await _name_executions(hub, reading)
-            verdict = _judge(hub, reading)
+            verdict = _judge(hub, reading, began)
             if hub.overflowed:
                 stats.count("buffer_overflows")
             elif verdict is Verdict.ACCEPT or (not tries_left and _better_than_nothing(hub, verdict)):
@@ -135,13 +137,19 @@ def _check_account(hub: AccountHub, reading: Reading) -> None:
         raise faults.account_closed()
 
 
-def _judge(hub: AccountHub, reading: Reading) -> Verdict:
+def _judge(hub: AccountHub, reading: Reading, began: float) -> Verdict:
     try:
         missing = missing_orders(reading, hub.mirror)
+        _, cash = normalize.account(reading.account)
+        held = [normalize.position(source, hub.assets) for source in reading.positions]
     except ProtocolViolation as error:
         hub.context.stats.count("quarantined")
         raise faults.snapshot_refused() from error
-    verdict = judge(reading, hub.memory, missing, hub.context.clock.monotonic())
+    now = hub.context.clock.monotonic()
+    verdict = judge(reading, hub.memory, missing, now)
+    said = picture(held, None if cash is None else cash.balance)
+    if verdict is Verdict.ACCEPT and hub.past.shown(said, hub.mirror, began, now):
+        verdict = Verdict.STALE
     hub.memory.shown(reading)
     hub.context.stats.count(f"readings.{verdict.name.lower()}")
     return verdict

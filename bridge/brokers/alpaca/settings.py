@@ -74,7 +74,7 @@ class AlpacaSettings:
     lag_first_s: float = 0.5  # between two tries of a reading, doubling
     lag_cap_s: float = 2.0
     activity_lag_s: float = 60.0  # how long REST may take to show what the stream said; then nobody waits for it
-    order_lag_s: float = 5.0  # how long REST may take to list what the stream said of an order
+    order_lag_s: float = 5.0  # how long REST may take to show what the stream said of orders, quantities and cash
     baseline_ms: int = 60_000  # executions older than this when an account is first read are in its first reading
     overlap_s: float = 300.0  # how far before the last reading executions are looked for again
     activity_pages: int = 20  # of 100 executions, at most

@@ -142,6 +142,24 @@ async def test_reading_waits_for_rest_when_the_stream_is_ahead(rig: Rig) -> None
     assert rig.stats.get("readings.stale") == 2
 
 
+@pytest.mark.parametrize("late", [{"positions": [a_position(qty="1")]}, {"account": an_account()}])
+async def test_reading_waits_for_rest_when_executions_are_listed_sooner_than_what_they_changed(
+    rig: Rig, late: dict[str, Any]
+) -> None:
+    await rig.live(positions=[a_position(qty="1")], orders=[an_order()])
+    rig.hub.update(a_fill("e1"))
+    rig.clock.advance(0.1)
+    new = {
+        "positions": [a_position()],
+        "orders": [an_order(status="partially_filled", filled_qty="4")],
+        "fills": [an_activity("e1")],
+        "account": an_account(cash="600"),
+    }
+    assert await rig.read(lambda: {**new, **late}, lambda: new) == 0
+    assert rig.broker.readings == 2
+    assert (rig.held(), str(rig.hub.mirror.balance)) == ({AAPL: "4"}, "600")
+
+
 async def test_live_account_keeps_what_the_stream_said_when_rest_never_shows_it(rig: Rig) -> None:
     await rig.live(orders=[an_order()])
     rig.hub.update(a_fill("e1"))
