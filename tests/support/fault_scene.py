@@ -91,8 +91,15 @@ class FaultScene:
     async def equal(self, *users: str, within_s: float) -> None:
         deadline = time.monotonic() + within_s
         while wrong := await self.differing(*users):
-            assert time.monotonic() < deadline, f"not equal to the truth within {within_s} s: {wrong}"
+            if time.monotonic() >= deadline:
+                raise AssertionError(f"not equal to the truth within {within_s} s: {wrong}; {await self._explained()}")
             await asyncio.sleep(0.05)  # until the next look at the records
+
+    async def _explained(self) -> list[Any]:
+        """What the bridge itself says of the sessions that are not live."""
+        rows = (await self.world.api("GET", "/api/sessions"))["sessions"]
+        away = [row["userKey"] for row in rows if row["status"] != "live"]
+        return [await self.world.api("GET", f"/api/sessions/{key}/explain") for key in away]
 
     async def seen_not_live(self, *users: str, within_s: float = SEEN_WITHIN_S) -> None:
         """The records said so; or the session was back before the next sample, which the bridge counts."""

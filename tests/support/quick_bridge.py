@@ -10,6 +10,7 @@ from functools import partial
 
 import bridge.app
 import bridge.brokers.alpaca.feed
+import bridge.brokers.alpaca.feed_trouble
 import bridge.daemon
 import bridge.sessions.backoff
 import bridge.sessions.keeping
@@ -56,13 +57,14 @@ ALPACA_WAITS = {  # dials and polls are settings that operators have
     "reading_gap_s": 0.4,
     "lag_first_s": 0.1,
     "lag_cap_s": 0.4,
-    "order_lag_s": 1.0,
+    "order_lag_s": 3.0,
     "activity_lag_s": 6.0,
     "confirm_delay_s": 0.1,
     "repair_delay_s": 0.2,
     "reconcile_s": 4.0,
 }
 FEED_MUTE_S = 3.0
+RETRY_CAP_S = 2.0
 HOUR_MS = 3_600_000
 
 
@@ -88,7 +90,9 @@ def shorten() -> None:
     bridge.app.CtraderSettings = partial(CtraderSettings, **WAITS)  # type: ignore[misc, assignment]
     bridge.app.AlpacaSettings = partial(AlpacaSettings, **ALPACA_WAITS)  # type: ignore[misc, assignment]
     bridge.brokers.alpaca.feed.MUTE_AGAIN_S = FEED_MUTE_S
+    bridge.brokers.alpaca.feed_trouble.REFUSED_LONGER = 2
     bridge.sessions.session.STEADY_S = 0.1  # type: ignore[attr-defined]
+    bridge.sessions.backoff.full_jitter = partial(bridge.sessions.backoff.full_jitter, cap_s=RETRY_CAP_S)
     bridge.sessions.backoff.APPLICATION_FIRST_S = 0.5
     bridge.sessions.backoff.APPLICATION_CAP_S = 1.0
     bridge.sessions.backoff.AUTH_WINDOW_S = 2.0

@@ -25,11 +25,15 @@ _RENEWED = ("asOf", "confirmedAt", "staleAfter", "version", "_cacheTimestamp")
 
 
 class Watcher:
-    """Reads the records of `keys` (user to key) in a thread of its own. `violations` says what broke a promise."""
+    """Reads the records of `keys` (user to key) in a thread of its own. `violations` says what broke a promise.
+
+    `ahead_ms`: how far the bridge's wall clock is set wrong; whoever reads its records has the same one.
+    """
 
     def __init__(self, url: str, keys: Mapping[str, str], heard: Heard) -> None:
         self.violations: list[str] = []
         self.samples = 0
+        self.ahead_ms = 0
         self.records: dict[str, Any] = {}
         self.seen: dict[str, set[tuple[str, str | None]]] = {user: set() for user in keys}
         self._url = url
@@ -104,10 +108,10 @@ class Watcher:
             for what in _content_faults(record):
                 self._say(user, what, record)
             self.seen[user].add((record["status"], record["reason"] and record["reason"]["code"]))
-            if record["asOf"] is not None and record["asOf"] > last_sent_ms + TOLERANCE_MS:
+            if record["asOf"] is not None and record["asOf"] > last_sent_ms + self.ahead_ms + TOLERANCE_MS:
                 self._say(user, f"asOf {record['asOf']} although nothing was sent after {last_sent_ms}", record)
         record = self.records[user]
-        if record["status"] == "live" and at_ms < record["staleAfter"]:
+        if record["status"] == "live" and at_ms + self.ahead_ms < record["staleAfter"]:
             silent_ms = at_ms - last_sent_ms
             if silent_ms > HORIZON_MS[_holds(record)] + TOLERANCE_MS:
                 self._say(user, f"looks fresh {silent_ms} ms after the broker's last byte", record)
