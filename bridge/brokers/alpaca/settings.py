@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from bridge.brokers.base import Environment
 from core.secret import Secret
 
-FEEDS = ("iex", "sip", "delayed_sip", "test", "off")
-
 
 @dataclass(frozen=True, slots=True)
 class AlpacaSettings:
@@ -102,11 +100,6 @@ class AlpacaSettings:
     def crypto_data_url(self) -> str | None:
         """The stream of crypto prices; None when prices are polled only."""
         return None if self.data_feed == "off" else f"{self.data_url.rstrip('/')}/v1beta3/crypto/us"
-
-    @property
-    def house_data(self) -> bool:
-        """Whether prices come over one feed with the house's own key."""
-        return self.data_key_id is not None and self.data_secret is not None
 
     @property
     def consents(self) -> bool:

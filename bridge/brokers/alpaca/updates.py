@@ -96,7 +96,7 @@ def read(data: object) -> TradeUpdate:
     at_ms = to_ms(source.get("timestamp")) or to_ms(source.get("at")) or 0
     if event not in FILLS:
         return TradeUpdate(event, order, at_ms)
-    if "position_qtys" in source or order.get("order_class") == "mleg":
+    if source.get("position_qtys") is not None or order.get("order_class") == "mleg":
         return TradeUpdate(event, order, at_ms, _legs(source, order))
     name = identity(source, "execution_id") or identity(source, "event_id")
     return TradeUpdate(event, order, at_ms, (_part(name, source, order, number(source.get("position_qty"))),))

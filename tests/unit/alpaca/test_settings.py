@@ -22,8 +22,6 @@ def test_there_is_no_data_stream_when_the_feed_is_off() -> None:
     assert off.stock_data_url() is off.crypto_data_url() is None
 
 
-def test_prices_are_the_houses_and_users_may_consent_when_both_halves_are_configured() -> None:
-    assert not AlpacaSettings(data_key_id=Secret("k")).house_data
-    assert AlpacaSettings(data_key_id=Secret("k"), data_secret=Secret("s")).house_data
+def test_users_may_consent_when_both_halves_of_the_application_are_configured() -> None:
     assert not AlpacaSettings(client_id="c").consents
     assert AlpacaSettings(client_id="c", client_secret=Secret("s")).consents

@@ -187,3 +187,10 @@ def test_cash_and_quantity_are_the_sums_of_all_fills_when_they_come_in_order(row
         for position in account.mirror.positions.values():
             assert position.cost is not None
             assert abs(position.cost - position.entry_price * position.units) < Decimal("1E-6")
+
+
+def test_a_fill_is_counted_when_it_has_an_empty_place_for_quantities_of_legs() -> None:
+    account = Account()
+    facts = account.take({**a_fill(), "position_qtys": None})
+    assert len(facts.fills) == 1
+    assert account.held != {}
