@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.brokers.base import BrokerFault, Credential, Environment, FaultKind, Reason, ReasonCode
+from bridge.brokers.entries import other_environment, secret_field, text_field
 from core.errors import InvalidInput
-from core.secret import Secret, is_token
+from core.secret import Secret
 
 _ACCOUNT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FIELDS = frozenset({"keyId", "secretKey", "accessToken", "environment", "accountId"})
@@ -39,10 +40,10 @@ def read(grant_id: str, entry: Mapping[str, object]) -> Credential:
         if name not in _FIELDS:
             raise InvalidInput(f"unknown field {name!r} in an alpaca credential", field=name)
     secrets = _secrets(entry)
-    word = _text(entry, "environment")
+    word = text_field(entry, "environment")
     if word is None or word.lower() not in _ENVIRONMENTS:
         raise InvalidInput('environment must be "paper" or "live"', field="environment")
-    account_id = _text(entry, "accountId")
+    account_id = text_field(entry, "accountId")
     if account_id is not None:
         account_id = account_id.lower()
         if not _ACCOUNT_ID.fullmatch(account_id):
@@ -51,7 +52,7 @@ def read(grant_id: str, entry: Mapping[str, object]) -> Credential:
 
 
 def _secrets(entry: Mapping[str, object]) -> dict[str, Secret]:
-    access, key_id, secret_key = (_token(entry, name) for name in ("accessToken", "keyId", "secretKey"))
+    access, key_id, secret_key = (secret_field(entry, name) for name in ("accessToken", "keyId", "secretKey"))
     if access is not None:
         for name, value in (("keyId", key_id), ("secretKey", secret_key)):
             if value is not None:
@@ -88,7 +89,7 @@ def _environment_of_settings(value: Mapping[str, object]) -> str:
             continue
         if not isinstance(flag, bool):
             raise InvalidInput(f"{name} must be true or false", field=name)
-        said.add(meant if flag else _other(meant))
+        said.add(meant if flag else other_environment(meant))
     word = value.get("environment")
     if word is not None:
         if not isinstance(word, str) or word.strip().lower() not in _ENVIRONMENTS:
@@ -98,27 +99,6 @@ def _environment_of_settings(value: Mapping[str, object]) -> str:
         how = "says" if not said else "agrees on"
         raise InvalidInput(f"none of environment, isPaper and isLive {how} whether it is live", field="environment")
     return "live" if Environment.LIVE in said else "paper"
-
-
-def _other(environment: Environment) -> Environment:
-    return Environment.DEMO if environment is Environment.LIVE else Environment.LIVE
-
-
-def _text(entry: Mapping[str, object], name: str) -> str | None:
-    """An optional text field; null counts as absent."""
-    value = entry.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidInput(f"{name} must be a string that is not empty", field=name)
-    return value.strip()
-
-
-def _token(entry: Mapping[str, object], name: str) -> Secret | None:
-    text = _text(entry, name)
-    if text is not None and not is_token(text):
-        raise InvalidInput(f"{name} is not a key or token", field=name)
-    return None if text is None else Secret(text)
 
 
 # ---------------------------------------------------------------- use

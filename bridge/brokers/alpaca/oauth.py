@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
-import orjson
 
 from bridge.brokers.alpaca import faults
 from bridge.brokers.alpaca.rest import Rates, read_rates
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.base import BrokerFault, ConsentScope, FaultKind, IssuedTokens, Reason, ReasonCode
+from bridge.brokers.entries import LARGEST_ANSWER, answer_document, issued_token
 from bridge.brokers.stream import shared_tls
 from bridge.runtime.clock import Clock
 from bridge.telemetry.redaction import REDACTOR
@@ -28,8 +27,6 @@ from core.secret import Secret
 
 log = logging.getLogger(__name__)
 
-LARGEST_ANSWER = 64 * 1024  # bytes
-LONGEST_TOKEN = 4096  # characters
 THROTTLE_S, LONGEST_THROTTLE_S = 5.0, 900.0
 _SCOPES = {ConsentScope.ACCOUNTS: "data", ConsentScope.TRADING: "trading data"}  # reading the account is implied
 _MAYBE_DONE = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT})
@@ -94,9 +91,9 @@ async def _post(settings: AlpacaSettings, clock: Clock, form: dict[str, str]) ->
 
 def read_answer(status: int, rates: Rates, body: bytes) -> IssuedTokens:
     """The token in an answer, or what the answer means. Raises BrokerFault. Pure but for the log filter."""
-    document = _document(body)
+    document = answer_document(body)
     if status == HTTPStatus.OK:
-        access = _token(document.get("access_token"))
+        access = issued_token(document.get("access_token"))
         if access is None:
             raise _unclear("The broker's sign-in server gave an answer that cannot be used.")
         REDACTOR.register(access)
@@ -130,21 +127,3 @@ def _unreachable() -> BrokerFault:
 def _unclear(message: str) -> BrokerFault:
     """No usable answer to a request that the broker may have carried out."""
     return faults.unanswered(message)
-
-
-def _document(body: bytes) -> dict[str, Any]:
-    """The JSON object of an answer; empty when it is anything else."""
-    if len(body) > LARGEST_ANSWER:
-        return {}
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _token(value: object) -> Secret | None:
-    """A token: visible ASCII, as it must stand in headers and messages."""
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_TOKEN:
-        return None
-    return Secret(value) if value.isascii() and value.isprintable() and " " not in value else None

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 
 from bridge.brokers.base import BrokerFault, Credential, Environment, FaultKind, Reason, ReasonCode
+from bridge.brokers.entries import other_environment, secret_field, text_field
 from core.errors import InvalidInput
-from core.secret import Secret, is_token
+from core.secret import Secret
 
 _ACCOUNT_ID = re.compile(r"[0-9]{1,19}")  # int64
 _FIELDS = frozenset({"accessToken", "refreshToken", "environment", "accountId"})
@@ -21,19 +22,19 @@ def read(grant_id: str, entry: Mapping[str, object]) -> Credential:
     for name in entry:
         if name not in _FIELDS:
             raise InvalidInput(f"unknown field {name!r} in a ctrader credential", field=name)
-    access = _token(entry, "accessToken")
+    access = secret_field(entry, "accessToken")
     if access is None:
         raise InvalidInput("accessToken is missing", field="accessToken")
-    word = _text(entry, "environment")
+    word = text_field(entry, "environment")
     if word not in tuple(Environment):
         raise InvalidInput('environment must be "demo" or "live"', field="environment")
-    account_id = _text(entry, "accountId")
+    account_id = text_field(entry, "accountId")
     if account_id is not None and not _ACCOUNT_ID.fullmatch(account_id):
         raise InvalidInput("accountId must be a string of digits, 19 at most", field="accountId")
-    secrets = {"accessToken": Secret(access)}
-    refresh = _token(entry, "refreshToken")
+    secrets = {"accessToken": access}
+    refresh = secret_field(entry, "refreshToken")
     if refresh is not None:
-        secrets["refreshToken"] = Secret(refresh)
+        secrets["refreshToken"] = refresh
     return Credential(grant_id, Environment(word), secrets, account_id)
 
 
@@ -58,7 +59,7 @@ def _environment_of_settings(value: Mapping[str, object]) -> Environment:
             continue
         if not isinstance(flag, bool):
             raise InvalidInput(f"{name} must be true or false", field=name)
-        said.add(meant if flag else _other(meant))
+        said.add(meant if flag else other_environment(meant))
     word = value.get("environment")
     if word is not None:
         if not isinstance(word, str) or word.strip().lower() not in tuple(Environment):
@@ -68,10 +69,6 @@ def _environment_of_settings(value: Mapping[str, object]) -> Environment:
         how = "says" if not said else "agrees on"
         raise InvalidInput(f"none of isLive, isDemo and environment {how} whether it is live", field="environment")
     return said.pop()
-
-
-def _other(environment: Environment) -> Environment:
-    return Environment.DEMO if environment is Environment.LIVE else Environment.LIVE
 
 
 def access_token(credential: Credential) -> Secret:
@@ -86,21 +83,3 @@ def cannot_refresh() -> BrokerFault:
     """No refresh token is stored: only the user can help."""
     reason = Reason(ReasonCode.TOKEN_EXPIRED, "The consent has expired and cannot be renewed; please connect again.")
     return BrokerFault(FaultKind.FATAL_USER, reason)
-
-
-def _text(entry: Mapping[str, object], name: str) -> str | None:
-    """An optional text field; null counts as absent."""
-    value = entry.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidInput(f"{name} must be a string that is not empty", field=name)
-    return value.strip()
-
-
-def _token(entry: Mapping[str, object], name: str) -> str | None:
-    """An optional token."""
-    text = _text(entry, name)
-    if text is not None and not is_token(text):
-        raise InvalidInput(f"{name} is not a token", field=name)
-    return text

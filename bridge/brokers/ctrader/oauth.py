@@ -10,23 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
-import orjson
 
 from bridge.brokers.base import BrokerFault, ConsentScope, FaultKind, IssuedTokens, Reason, ReasonCode
 from bridge.brokers.ctrader import faults
 from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.entries import LARGEST_ANSWER, answer_document, issued_token
 from bridge.brokers.stream import shared_tls
 from bridge.telemetry.redaction import REDACTOR
 from core.secret import Secret
 
 log = logging.getLogger(__name__)
 
-LARGEST_ANSWER = 64 * 1024  # bytes
-LONGEST_TOKEN = 4096  # characters
 LONGEST_LIFE_S = 10 * 365 * 86_400.0
 THROTTLE_S, LONGEST_THROTTLE_S = 5.0, 900.0
 _OK, _TOO_MANY = 200, 429
@@ -110,7 +107,7 @@ async def _only_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
 
 def read_answer(status: int, retry_after_s: float | None, body: bytes) -> IssuedTokens:
     """The token pair in an answer, or what the answer means. Raises BrokerFault. Pure but for the log filter."""
-    document = _document(body)
+    document = answer_document(body)
     code, description = _text(document.get("errorCode")), _text(document.get("description"))
     if code or "access denied" in description.lower():
         raise _refusal(code, description, retry_after_s)
@@ -118,7 +115,7 @@ def read_answer(status: int, retry_after_s: float | None, body: bytes) -> Issued
         raise _throttled(retry_after_s)
     if status != _OK:
         raise _out_of_order(status)
-    access, refresh_token = _token(document.get("accessToken")), _token(document.get("refreshToken"))
+    access, refresh_token = issued_token(document.get("accessToken")), issued_token(document.get("refreshToken"))
     if access is None:
         raise _unclear("The broker's sign-in server gave an answer that cannot be used.")
     REDACTOR.register(access, refresh_token)
@@ -168,26 +165,8 @@ def _unclear(message: str) -> BrokerFault:
     return BrokerFault(FaultKind.TRANSIENT, Reason(ReasonCode.BROKER_ERROR, message), in_doubt=True)
 
 
-def _document(body: bytes) -> dict[str, Any]:
-    """The JSON object of an answer; empty when it is anything else."""
-    if len(body) > LARGEST_ANSWER:
-        return {}
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
 def _text(value: object) -> str:
     return value.strip()[:200] if isinstance(value, str) else ""
-
-
-def _token(value: object) -> Secret | None:
-    """A token: visible ASCII, as it must stand in addresses and messages."""
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_TOKEN:
-        return None
-    return Secret(value) if value.isascii() and value.isprintable() and " " not in value else None
 
 
 def _life_s(value: object) -> float | None:
