@@ -106,7 +106,11 @@ async def test_metrics_follow_what_happens(world: World):
             assert answer.status == 200
             return await answer.text()
 
-    text = await page()
+    async def page_with(name: str) -> str:
+        text = await page()  # the stores are written to a moment after the sessions are live
+        return text if name in text else ""
+
+    text = await eventually(lambda: page_with("bridge_flush_seconds_bucket"), within_s=20, every_s=0.1)
     assert 'bridge_sessions{broker="ctrader",status="live"} 3.0' in text
     assert 'bridge_broker_requests_total{broker="ctrader",outcome="ok"}' in text
     for name in ("events_total", "broker_roundtrip_seconds_bucket", "reconnects_total", "lost_events_total"):

@@ -80,7 +80,8 @@ def _npm() -> list[str]:
         "--cache",
         str(HOME / "npm-cache"),
     )
-    return [str(package / "bin" / "node"), str(program), *options]
+    # it trusts what the machine trusts, as pip does, besides the authorities that are built into it
+    return [str(package / "bin" / "node"), "--use-system-ca", str(program), *options]
 
 
 def _python(what: str, lock_name: str) -> Path:

@@ -1,7 +1,7 @@
 """How an account is read: what is asked again, what is accepted, and what the stream says meanwhile. No sockets."""
 
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -84,8 +84,11 @@ class Rig:
 
 
 @pytest.fixture
-async def rig() -> Rig:
-    return Rig()
+async def rig() -> AsyncIterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.hub.upkeep.stop()
+    await rig.tasks.close()
 
 
 def hearing(rig: Rig, *updates: dict[str, Any], **parts: Any) -> Step:
