@@ -42,9 +42,8 @@ async def stays_live(scene: AlpacaScene) -> None:
     await scene.trade()
     await scene.watch_for(2)
     assert scene.watcher.statuses(VICTIM) <= {"live"}, scene.watcher.seen[VICTIM]
+    assert scene.shown() == await scene.holdings()
     truth = await scene.world.sim("GET", f"/truth/{scene.victim_account}")
-    shown = {row["id"]: row["units"] for row in scene.record()["positions"]}
-    assert shown == {row["id"]: row["units"] for row in truth["positions"]}
     assert {row["id"] for row in scene.record()["orders"]} == {row["id"] for row in truth["orders"]}
 
 
@@ -107,18 +106,13 @@ async def lagging(scene: AlpacaScene) -> None:
     """REST shows what was seconds ago: what the stream said is never taken back."""
     await scene.trade()
     await scene.bystander_trades()
+    held = await scene.holdings()
+    await eventually(lambda: scene.shown() == held, within_s=1.5, what="what the stream said is shown")
     until = time.monotonic() + 3
-    truth = await scene.world.sim("GET", f"/truth/{scene.victim_account}")
-    wanted = {row["id"]: row["units"] for row in truth["positions"]}
-    await eventually(lambda: _units(scene) == wanted, within_s=1.5, what="what the stream said is shown")
     while time.monotonic() < until:
-        assert _units(scene) == wanted
+        assert scene.shown() == held
         await scene.watch_for(0.02)
     assert scene.watcher.statuses(VICTIM) <= {"live"}
-
-
-def _units(scene: AlpacaScene) -> dict[str, float]:
-    return {row["id"]: row["units"] for row in scene.record()["positions"]}
 
 
 async def limited(scene: AlpacaScene) -> None:

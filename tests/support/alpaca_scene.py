@@ -80,6 +80,20 @@ class AlpacaScene(FaultScene):
             await self.world.sim("POST", f"{path}/cancel", {"orderId": pending["orderId"]})
             await self.move(stock)
 
+    async def holdings(self, user: str = VICTIM) -> dict[str, float]:
+        """Units by position, as the broker has them once the rests of partly filled orders are through."""
+
+        async def through() -> Any:
+            truth = await self.world.sim("GET", f"/truth/{self.world.accounts[user]}")
+            return truth if all(row["status"] != "partially_filled" for row in truth["orders"]) else None
+
+        truth = await eventually(through, within_s=3, every_s=0.05, what="all orders are through")
+        return {row["id"]: row["units"] for row in truth["positions"]}
+
+    def shown(self, user: str = VICTIM) -> dict[str, float]:
+        """Units by position, as the record says."""
+        return {row["id"]: row["units"] for row in self.record(user)["positions"]}
+
     async def judged(self) -> None:
         """No second stream of an account was open, and every execution is known once."""
         assert await self.counted("doubleLogins") == 0
