@@ -109,6 +109,7 @@ class Rig:
             "backoff_cap_s": 0.05,
             "dials_per_second": 100,
             "data_retry_s": 0.3,
+            "data_linger_s": 0.3,
             "slot_wait_s": 0.3,
             "slow_poll_s": 0.1,
         }

@@ -148,7 +148,7 @@ class Feed:
         if self._routes and self._task is None:
             self._task = self._tasks.start(self._run(), name="price-feed")
         elif not self._routes:
-            linger_s = self._settings.data_retry_s  # whoever is flat now may soon hold something again
+            linger_s = self._settings.data_linger_s  # whoever is flat now may soon hold something again
             self._linger = asyncio.get_running_loop().call_later(linger_s, self._end_unused)
 
     # ------------------------------------------------------------ prices

@@ -63,6 +63,7 @@ class AlpacaSettings:
     pong_timeout_s: float = 5.0
     auth_timeout_s: float = 10.0
     data_retry_s: float = 30.0  # after trouble with a price stream
+    data_linger_s: float = 3.0  # how long one stays open that nobody needs; the user's own programs may want its slot
 
     poll_s: float = 10.0  # of positions, when a held one has no price from a stream
     slow_poll_s: float = 30.0  # and when all have
