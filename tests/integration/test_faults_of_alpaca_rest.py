@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 NONE: frozenset[str] = frozenset()
+UNTOLD = 10  # dollars: the deposit and the fees of selling crypto, of which only REST tells
 PARTS = ("account", "positions", "orders", "activities")
 ABSURD = ("negative_qty", "nan_price", "inf_price", "huge_money", "not_a_number", "year_1970", "year_2100")
 LOST = "connection_lost"
@@ -108,9 +109,11 @@ async def lagging(scene: AlpacaScene) -> None:
     await scene.bystander_trades()
     held = await scene.holdings()
     await eventually(lambda: scene.shown() == held, within_s=1.5, what="what the stream said is shown")
-    until = time.monotonic() + 3
+    until, cash = time.monotonic() + 3, scene.record()["balance"]
     while time.monotonic() < until:
         assert scene.shown() == held
+        moved = abs(scene.record()["balance"] - cash)
+        assert moved < UNTOLD, f"cash moved by {moved}, which no message told"
         await scene.watch_for(0.02)
     assert scene.watcher.statuses(VICTIM) <= {"live"}
 
@@ -129,7 +132,7 @@ async def limited_while_live(scene: AlpacaScene) -> None:
     await stays_live(scene)
     await scene.watch_for(2)
     refused = await scene.counted("faults", "RateLimited")
-    assert 1 <= refused <= 6 * len(scene.users), refused
+    assert 1 <= refused <= 3 * len(scene.users), refused
     assert scene.watcher.statuses(VICTIM) <= {"live"}
 
 

@@ -29,6 +29,7 @@ HELD: Mapping[str, tuple[tuple[str, float], ...]] = {
     TRADER: (("TSLA", 6), ("ETH/USD", 1)),
 }
 TRADED = {VICTIM: ("AAPL", "BTC/USD", 0.01), TRADER: ("TSLA", "ETH/USD", 0.05)}
+DEPOSIT = 7  # no message tells of it
 SLOT_S = 1.0  # how long the broker holds the slot of a stream that vanished
 REQUESTS_PER_MINUTE = 2_000
 COUNT = 'bridge_broker_counts_total{broker="alpaca",what="%s"'
@@ -71,7 +72,7 @@ class AlpacaScene(FaultScene):
         stock, coin, amount = TRADED[user]
         path = f"/accounts/{self.world.accounts[user]}"
         for _ in range(rounds):
-            await self.world.sim("POST", f"{path}/deposit", {"amount": 7})
+            await self.world.sim("POST", f"{path}/deposit", {"amount": DEPOSIT})
             await self.order(user, stock, "buy", 2)
             pending = await self.order(user, "F", "buy", 5, type="limit", limitPrice=1, timeInForce="gtc")
             await self.order(user, stock, "sell", 2)
