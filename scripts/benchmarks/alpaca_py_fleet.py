@@ -42,7 +42,7 @@ class Fleet:
         while len(self._streams) < to:
             newest = [self._add() for _ in range(min(AT_ONCE, to - len(self._streams)))]
             while not all(stream._running for stream in newest):  # noqa: ASYNC110 - the client tells nobody
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # until the next look
         await asyncio.sleep(SETTLE_S)
         gc.collect()
         return rss_kib()

@@ -60,7 +60,7 @@ def main(port: str) -> None:
     stream.subscribe_trade_updates(counter.take)
     threading.Thread(target=stream.run, daemon=True).start()
     while not stream._running:
-        time.sleep(0.01)
+        time.sleep(0.01)  # until the next look: the client tells nobody
     say(ready=True)
     for line in sys.stdin:
         say(**timed(counter, json.loads(line)["frames"]))

@@ -178,7 +178,7 @@ async def test_account_is_true_when_it_trades_while_it_is_read_again_and_again()
                 position = rig.open(account, ("AAPL", "MSFT", "TSLA")[number % 3], buy=number % 2 == 0)
                 if number % 4 == 3 and position in {one["id"] for one in rig.truth(account)["positions"]}:
                     rig.close(account, position)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the load: a hundred trades a second
 
         async def read() -> None:
             for _ in range(12):

@@ -59,7 +59,7 @@ def until(look, what):
     while time.monotonic() < last:
         if found := look():
             return found
-        time.sleep(0.01)
+        time.sleep(0.01)  # until the next look
     raise TimeoutError(f"waited in vain for {what}")
 
 

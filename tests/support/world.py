@@ -88,7 +88,7 @@ class World:
         """Start a session, waiting out the rate limit as a well-behaved caller does."""
         body = {"userId": user, "broker": self.broker, **more}
         while (answer := await self.api("POST", "/api/start-session", key=APP_KEY, body=body))["_status"] == 429:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # some of the budget is back then
         assert answer["_status"] == 202, answer
         return answer
 

@@ -298,7 +298,7 @@ class AlpacaRig:
 
     async def _trade_after(self, account: str, before: int) -> None:
         while self._readings(account) == before:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # until the reading is asked for
         await asyncio.sleep(0.1)  # the answer is made, and waits
         self.open(account, self.instruments[len(self.executions(account))])
 

@@ -58,7 +58,7 @@ class Watched:
                     elif fault.kind in (FaultKind.FATAL_USER, FaultKind.FATAL_APP):
                         raise
                     else:
-                        await asyncio.sleep(max(fault.retry_after_s or 0.0, 0.02))
+                        await asyncio.sleep(max(fault.retry_after_s or 0.0, 0.02))  # as a session would wait
 
     async def refresh(self) -> None:
         secrets = (await self.rig.broker.refresh(self.credential)).secrets
