@@ -55,9 +55,9 @@ ALPACA_WAITS = {  # dials and polls are settings that operators have
     "slow_poll_s": 2.0,
     "reading_delay_s": 0.2,
     "reading_gap_s": 0.4,
-    "lag_first_s": 0.1,
-    "lag_cap_s": 0.4,
-    "order_lag_s": 3.0,
+    "lag_first_s": 0.3,
+    "lag_cap_s": 0.9,  # six tries take longer than `order_lag_s`, as in production
+    "order_lag_s": 2.5,
     "activity_lag_s": 6.0,
     "confirm_delay_s": 0.1,
     "repair_delay_s": 0.2,

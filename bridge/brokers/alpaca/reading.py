@@ -20,9 +20,11 @@ from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.alpaca.updates import Facts
 from bridge.brokers.alpaca.values import Document
 from core.events import Fill, OrderChanged, OrderGone
+from core.orders import OrderStatus
 
 REMEMBERED = 5000  # executions; more than one search for them can show
 REMEMBERED_ORDERS = 1000
+_ENDING = frozenset({OrderStatus.PENDING_CANCEL, OrderStatus.PENDING_REPLACE})  # no wonder when REST lists it no more
 
 
 class Verdict(Enum):
@@ -85,7 +87,10 @@ class Executions:
             self._include(fill.execution_id)
         for event in facts.execution.events:
             if type(event) is OrderChanged:
-                _keep(self._working, event.order.id, now, REMEMBERED_ORDERS)
+                if event.order.status in _ENDING:
+                    self._working.pop(event.order.id, None)
+                else:
+                    _keep(self._working, event.order.id, now, REMEMBERED_ORDERS)
             elif type(event) is OrderGone:
                 self._working.pop(event.order_id, None)
                 _keep(self._gone, event.order_id, event.at_ms, REMEMBERED_ORDERS)

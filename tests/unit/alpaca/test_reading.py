@@ -208,6 +208,16 @@ def test_a_reading_is_stale_when_it_does_not_list_an_order_that_was_just_placed(
     assert not hub.mirror.orders
 
 
+@pytest.mark.parametrize("status", ["pending_cancel", "pending_replace"])
+def test_nobody_waits_for_an_order_when_it_was_about_to_end(status: str) -> None:
+    hub = Hub()
+    hub.start()
+    for event, word in (("new", "new"), (status, status)):
+        hub.hear({"event": event, "order": an_order(status=word)})
+    assert list(hub.mirror.orders) == ["o1"]
+    assert hub.judge(hub.read(hub.begin())) is Verdict.ACCEPT
+
+
 def test_executions_are_looked_for_since_the_last_accepted_reading_when_one_begins() -> None:
     hub = Hub()
     assert hub.begin().since_ms == NOW - 300_000
