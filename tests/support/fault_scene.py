@@ -103,13 +103,17 @@ class FaultScene:
 
     async def seen_not_live(self, *users: str, within_s: float = SEEN_WITHIN_S) -> None:
         """The records said so; or the session was back before the next sample, which the bridge counts."""
+        wanted = users or self.users
 
         async def noticed() -> bool:
-            if all(self.watcher.statuses(user) - {"live"} for user in users or self.users):
+            if all(self.watcher.statuses(user) - {"live"} for user in wanted):
                 return True
-            return await self.metric("bridge_reconnects_total") >= len(users or self.users)
+            away = sum(self.record(user)["status"] != "live" for user in wanted)
+            return await self.metric("bridge_reconnects_total") + away >= len(wanted)
 
-        await eventually(noticed, within_s=within_s, every_s=0.05, what="sessions not live")
+        await eventually(
+            noticed, within_s=within_s, every_s=0.05, what=lambda: f"sessions not live: {self.watcher.seen}"
+        )
 
     async def watch_for(self, seconds: float) -> None:
         """Let the fault act; the watcher watches."""
