@@ -153,8 +153,11 @@ async def test_one_feed_serves_everybody_and_its_trouble_is_nobodys_when_the_hou
             await scene.end_faults()
             await told_again(scene)
             await scene.judged()
-        assert (await scene.counters())["dataStreams"] == 2
 
+        async def both_again() -> bool:
+            return (await scene.counters())["dataStreams"] == 2
+
+        await eventually(both_again, within_s=20, every_s=0.1, what="both price streams are back")
         await scene.begin()
         await scene.fault("N30", users=[3], what="keys")  # the house's key is good no more
         await prices_go_on(scene)
