@@ -27,7 +27,7 @@ from bridge.cache.stores.redis import RedisStore
 from bridge.cache.tiers.postgres import PostgresTier
 from bridge.cache.tiers.redis import RedisTier
 from bridge.cache.tiers.tier import Tier
-from bridge.config import Settings
+from bridge.config import VERSION, Settings
 from bridge.credentials.connect import Connect
 from bridge.credentials.consents import ConsentTable
 from bridge.credentials.file import CredentialsFile
@@ -37,6 +37,10 @@ from bridge.db.database import Database
 from bridge.foundation import FOR_RECORDS, Foundation
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler
+from bridge.sessions.ownership.fleet_table import FleetTable
+from bridge.sessions.ownership.lease import Lease
+from bridge.sessions.ownership.standing import Standing
+from bridge.sessions.ownership.steward import Membership, new_name
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
@@ -185,6 +189,20 @@ def build_resolver(
         users = UserTokens(token_keys, issuer=issuer, audience=audience, claim=claim, clock=clock)
     hops = settings.trusted_proxy_hops
     return CallerResolver(build_keys(settings), proxy_hops=hops, user_keys=user_keys, users=users)
+
+
+def build_standing(settings: Settings, foundation: Foundation, clock: Clock, rng: random.Random) -> Standing:
+    """What this process may do: with a database, as long as it has its lease."""
+    lease = Lease(settings.lease_ttl) if foundation.database is not None else None
+    return Standing(new_name(rng), clock, lease)
+
+
+def build_membership(settings: Settings, foundation: Foundation) -> Membership | None:
+    """How this process belongs to those that share the database."""
+    if foundation.database is None:
+        return None
+    fleet = FleetTable(foundation.database, foundation.leases)
+    return Membership(fleet, version=VERSION, capacity=settings.process_capacity)
 
 
 def build_cache(

@@ -60,13 +60,13 @@ class SessionAnswer(_Answer):
     reason: ReasonAnswer | None
     since: Millis
     next_attempt_at: Millis | None
-    attempts: int
-    reconnects: int
-    events: int
+    attempts: int | None = Field(description="null, like the next two and uptimePercent, where another process serves.")
+    reconnects: int | None
+    events: int | None
     last_event_at: Millis | None
     last_flush_at: Millis | None
-    uptime_percent: float
-    owner: str
+    uptime_percent: float | None
+    owner: str | None = Field(description="The process that serves it (see /api/fleet); null: none does.")
     fence: int | None
     version: int
     cache_key: str | None

@@ -31,7 +31,8 @@ class SessionView:
 
     `serial` identifies the row inside this process (for `wait`), not outside. `status` is the record status, "fenced"
     where no record is written. `cache_key` is None only while a further account of a user is not yet known by id.
-    `events`, `fence`, `version`, `last_*`: None or 0 before there was any.
+    `events`, `fence`, `version`, `last_*`: None or 0 before there was any. Of a session that another process serves,
+    its own figures (attempts, reconnects, events, uptime) are None here. `owner`: who serves it, None: nobody.
     """
 
     serial: int
@@ -44,13 +45,13 @@ class SessionView:
     reason: Reason | None
     since: int
     next_attempt_at: int | None
-    attempts: int
-    reconnects: int
-    events: int
+    attempts: int | None
+    reconnects: int | None
+    events: int | None
     last_event_at: int | None
     last_flush_at: int | None
-    uptime_percent: float
-    owner: str
+    uptime_percent: float | None
+    owner: str | None
     fence: int | None
     version: int
     cache_key: str | None
@@ -97,8 +98,9 @@ class Explanation:
     """Why a session is as it is.
 
     `chain`: what went wrong, newest first (the last entries also remain while live). `awaits`: what ends the present
-    state ("timer", "admission", "login", "refresh", "user", "nothing"). `what_next`: one sentence; `unblock`: what a
-    person can do, None when nothing is needed. `queue_position` counts from 1 among `queue_length` waiting sessions.
+    state ("timer", "admission", "login", "refresh", "user", "lease", "owner": ask that process, "nothing").
+    `what_next`: one sentence; `unblock`: what a person can do, None when nothing is needed. `queue_position` counts
+    from 1 among `queue_length` waiting sessions.
     `fills`: the last executions known, newest first.
     """
 

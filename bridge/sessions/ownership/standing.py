@@ -6,20 +6,28 @@ database) a process may do everything and owns every row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bridge.runtime.clock import Clock
 from bridge.sessions.desired import StoredSession
 from bridge.sessions.ownership.lease import Lease
+
+LOOK_EVERY_S = 1.0  # where notices of others are not heard
+LOOK_IN_ANY_CASE_S = 5.0
 
 
 class Standing:
     """`owner`: the name of this process; another one after its lease was lost. `lease` None: it is alone.
 
-    `draining`: an operator wants it empty. `ending`: it ends.
+    `draining`: an operator wants it empty. `ending`: it ends. `hears()`: whether notices of other processes come in.
     """
 
-    def __init__(self, owner: str, clock: Clock, lease: Lease | None = None) -> None:
+    def __init__(
+        self, owner: str, clock: Clock, lease: Lease | None = None, *, hears: Callable[[], bool] = lambda: False
+    ) -> None:
         self.owner = owner
         self.lease = lease
+        self.hears = hears
         self.draining = False
         self.ending = False
         self._clock = clock
@@ -28,6 +36,11 @@ class Standing:
     def shared(self) -> bool:
         """True when other processes may serve sessions, too."""
         return self.lease is not None
+
+    @property
+    def look_every_s(self) -> float:
+        """How often to look for what others have stored."""
+        return LOOK_EVERY_S if self.shared and not self.hears() else LOOK_IN_ANY_CASE_S
 
     @property
     def claims_for(self) -> str | None:

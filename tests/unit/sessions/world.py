@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from bridge.brokers.base import Environment
+from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.service import SessionService
 from bridge.sessions.session import Session
@@ -50,7 +51,7 @@ class World:
             user_keys=UserKeyScheme(),
             clock=self.clock,
             rng=Random(seed),
-            owner="process-1",
+            standing=Standing("process-1", self.clock),
             desired=self.desired,
             audit=self.audit,
             idle_after_s=idle_after_s,
