@@ -195,7 +195,7 @@ def test_the_file_is_read_in_development_and_the_environment_wins(monkeypatch: p
     path = tmp_path / ".env"
     path.write_bytes(
         b"\xef\xbb\xbfCTRADER_QUOTES=own\r\nPORT=4000\r\nLOG_LEVEL=debug\r\nUNRELATED=1\r\n"
-    )  # some editors do
+    )  # as editors do
     monkeypatch.setenv("PORT", "5000")
     settings = load_settings(path)
     assert (settings.port, settings.log_level, settings.later_ignored) == (5000, "DEBUG", ("CTRADER_QUOTES",))
