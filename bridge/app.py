@@ -37,10 +37,10 @@ from bridge.db.database import Database
 from bridge.foundation import FOR_RECORDS, Foundation
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler
+from bridge.sessions.lease import Lease
 from bridge.sessions.ownership.fleet_table import FleetTable
-from bridge.sessions.ownership.lease import Lease
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.ownership.steward import Membership, new_name
+from bridge.sessions.standing import Standing
 from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)

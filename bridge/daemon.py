@@ -50,6 +50,7 @@ from bridge.runtime.private_memory import keep_memory_private
 from bridge.runtime.shutdown import Shutdown
 from bridge.runtime.tasks import Tasks
 from bridge.sessions.durable import DurableSessions
+from bridge.sessions.ownership.desk import FleetOfProcess
 from bridge.sessions.service import SessionService
 from bridge.sessions.states import State
 from bridge.telemetry.logs import setup_logs
@@ -137,6 +138,8 @@ class Daemon:
             idle_after_s=idle_days * DAY_S if idle_days else None,
             on_crash=self._session_task_crashed,
         )
+        steward = self._sessions.steward
+        self._fleet = None if steward is None else FleetOfProcess(steward, self._foundation.audit)
         self._listener = self._build_listener()
         self._vitals = ProcessVitals(clock, self._flusher, self._watch)
         self._token_keys = build_token_keys(settings, clock)
@@ -214,6 +217,7 @@ class Daemon:
             clock=clock,
             default_broker=DEFAULT_BROKER,
             connecting=self._connect,
+            fleet=self._fleet,
             credentials=CredentialDesk(
                 brokers=self._brokers,
                 source=self._credentials,

@@ -20,7 +20,7 @@ from bridge.runtime.clock import Clock
 from bridge.sessions import reactions
 from bridge.sessions.defaults import keys_of_row
 from bridge.sessions.desired import StoredSession
-from bridge.sessions.ownership.standing import Standing
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import State
 from bridge.sessions.views import SessionView
 

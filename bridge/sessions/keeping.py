@@ -19,9 +19,9 @@ from cachetools import LRUCache
 from bridge.brokers.base import ReasonCode
 from bridge.runtime.clock import Clock
 from bridge.sessions.desired import DesiredSessions, Identity, Note, StoredSession
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.roster import Roster
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Turns, Where

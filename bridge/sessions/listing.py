@@ -15,8 +15,8 @@ from bridge.sessions.elsewhere import Elsewhere
 from bridge.sessions.explain import explain, explain_stored, view_of
 from bridge.sessions.machine import Machine
 from bridge.sessions.ownership.fleet import FleetLook
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import STATUS_OF, State, status_name
 from bridge.sessions.table import KEY_LENGTH
 from bridge.sessions.views import Explanation, SessionPage, SessionView

@@ -19,8 +19,8 @@ from bridge.brokers.base import ReasonCode
 from bridge.sessions import reactions
 from bridge.sessions.defaults import keys_of_row
 from bridge.sessions.desired import StoredSession
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import RESTARTABLE, State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Where

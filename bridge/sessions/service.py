@@ -27,11 +27,11 @@ from bridge.sessions.explain import view_of
 from bridge.sessions.keeping import Keeper
 from bridge.sessions.listing import Listing
 from bridge.sessions.meaning import Meaning, not_stored, outcome
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.ownership.steward import Membership, Steward
 from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.roster import Roster
 from bridge.sessions.session import Recorder, Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import State, status_name
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Turns, Where

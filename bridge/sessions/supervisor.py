@@ -25,11 +25,11 @@ from bridge.sessions.failing import Failing
 from bridge.sessions.inbox import Inbox
 from bridge.sessions.machine import Machine, short, who
 from bridge.sessions.metrics import read_metrics
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.reconciling import Reconciling
 from bridge.sessions.refreshing import Refreshing
 from bridge.sessions.renewing import Plans
 from bridge.sessions.session import Recorder, Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, TRANSITIONS, Event, State, next_state
 from bridge.sessions.views import SessionMetrics
 

@@ -116,6 +116,61 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnershipView:
+    """How this process stands among those that share a database. `lease_age_ms`: since its last renewal.
+
+    `state`: "joining" (no lease yet), "active", "draining" (an operator wants it empty), "suspended" (it cannot renew
+    its lease and does not act) or "ending". `owned`: sessions; `processes`: with a lease, this one included.
+    """
+
+    owner: str
+    state: str
+    lease_age_ms: int | None
+    owned: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetProcess:
+    """One process with a lease. Times Unix ms; `lease_left_ms`, and `share`: of the sessions, by capacity.
+
+    `sessions`: by record status, as it last said. `here`: the one that answers.
+    """
+
+    owner: str
+    version: str
+    capacity: int
+    share: int
+    load: int
+    draining: bool
+    started_at: int
+    renewed_at: int
+    lease_left_ms: int
+    sessions: Mapping[str, int]
+    here: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """All processes, oldest first. `total`: sessions that need one; `unowned`: those that have none."""
+
+    processes: tuple[FleetProcess, ...]
+    total: int
+    unowned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A session that an operator wants elsewhere. `move_to` None: it is there already, and stays."""
+
+    user_key: str
+    broker: str
+    account_id: str | None
+    owner: str | None
+    move_to: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class SessionMetrics:
     """Counters (since start of the process, never falling) and gauges for telemetry.
 

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack
 
 from bridge.sessions.desired import Identity
 from bridge.sessions.ownership.fleet import Fleet
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Turns

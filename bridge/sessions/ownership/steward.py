@@ -19,16 +19,17 @@ from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 from bridge.sessions.desired import StoredSession
 from bridge.sessions.keeping import Keeper
+from bridge.sessions.lease import RENEWED_AFTER, Lease
 from bridge.sessions.machine import who
 from bridge.sessions.ownership.fleet import Fleet, FleetLook
 from bridge.sessions.ownership.handing import Handing
-from bridge.sessions.ownership.lease import RENEWED_AFTER, Lease
 from bridge.sessions.ownership.shares import decide
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Turns
+from bridge.sessions.views import OwnershipView
 from bridge.telemetry.audit import Audit
 from core.errors import BridgeError, Unavailable
 
@@ -72,11 +73,11 @@ class Steward:
         counts: Callable[[], Mapping[str, int]],
     ) -> None:
         self._membership = membership
-        self._fleet = membership.fleet
+        self.fleet = membership.fleet
         self._standing = standing
         self._lease = standing.lease or Lease(0)
         self._supervisor = supervisor
-        self._handing = Handing(self._fleet, standing, supervisor, turns, audit)
+        self._handing = Handing(self.fleet, standing, supervisor, turns, audit)
         self._keeper = keeper
         self._brokers = brokers
         self._clock = clock
@@ -106,7 +107,7 @@ class Steward:
         for task in self._running:
             task.cancel()
         if self._joined:
-            await self._fleet.leave(self._standing.owner)
+            await self.fleet.leave(self._standing.owner)
             log.info("left the fleet: others may take over", extra={"owner": self._standing.owner})
 
     def figures(self) -> Mapping[str, float]:
@@ -121,6 +122,24 @@ class Steward:
             "suspended": float(self._supervisor.suspended),
             **{name: self.counters[name] for name in ("claims", "hand_overs", "burials", "lapses", "renew_failures")},
         }
+
+    def standing(self) -> OwnershipView:
+        """For /health."""
+        figures, age_s = self.figures(), self._lease.age_s(self._clock.monotonic())
+        state = "draining" if self._standing.draining else "active"
+        if self._standing.ending:
+            state = "ending"
+        elif not self._joined:
+            state = "joining"
+        elif not self._standing.may_act():
+            state = "suspended"
+        return OwnershipView(
+            owner=self._standing.owner,
+            state=state,
+            lease_age_ms=None if age_s is None else round(age_s * 1000),
+            owned=int(figures["owned"]),
+            processes=int(figures["members"]),
+        )
 
     def trouble(self) -> str | None:
         """One sentence while something about ownership needs a person to know, for alerts."""
@@ -155,11 +174,11 @@ class Steward:
         asked_at, owner, ttl_s = self._clock.monotonic(), self._standing.owner, self._lease.ttl_s
         if not self._joined:
             version, capacity = self._membership.version, self._membership.capacity
-            await self._fleet.join(owner, version=version, capacity=capacity, ttl_s=ttl_s)
+            await self.fleet.join(owner, version=version, capacity=capacity, ttl_s=ttl_s)
             self._joined = True
             log.info("joined the fleet", extra={"owner": owner, "lease_seconds": ttl_s})
         else:
-            look = await self._fleet.look(owner, brokers=self._brokers, renew_s=ttl_s, sessions=self._counts())
+            look = await self.fleet.look(owner, brokers=self._brokers, renew_s=ttl_s, sessions=self._counts())
             self._seen(look)
             if not look.alive:
                 self._lost()
@@ -223,7 +242,7 @@ class Steward:
 
     async def _round(self) -> bool:
         """One look, and what follows from it. True when sessions moved."""
-        look = await self._fleet.look(self._standing.owner, brokers=self._brokers, renew_s=None)
+        look = await self.fleet.look(self._standing.owner, brokers=self._brokers, renew_s=None)
         self._seen(look)
         if not look.alive:
             return False  # the renewal will find out, and begin anew
@@ -274,7 +293,7 @@ class Steward:
         return claimed
 
     async def _claim_some(self, limit: int) -> list[StoredSession]:
-        return await self._fleet.claim(self._standing.owner, brokers=self._brokers, limit=limit)
+        return await self.fleet.claim(self._standing.owner, brokers=self._brokers, limit=limit)
 
     # ------------------------------------------------------------ giving up
 
@@ -307,7 +326,7 @@ class Steward:
         identities = [(session.user_keys.canonical, session.broker, session.account_id or "") for session in fenced]
 
         async def ours() -> list[StoredSession]:
-            return await self._fleet.reclaim(self._standing.owner, identities)
+            return await self.fleet.reclaim(self._standing.owner, identities)
 
         rows, _ = await self._keeper.each(ours, self._keeper.take_up)
         for session in fenced:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.brokers.base import BrokerAccount, Capabilities, ChannelHealth, FaultKind, ReasonCode, Stage
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.service import SessionService
+from bridge.sessions.standing import Standing
 from bridge.sessions.views import AccountChoice, NoCredentials
 from core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from core.events import Fill

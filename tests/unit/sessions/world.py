@@ -9,13 +9,13 @@ from random import Random
 from typing import Any
 
 from bridge.brokers.base import Environment
+from bridge.sessions.lease import Lease
 from bridge.sessions.ownership.fleet import Fleet
-from bridge.sessions.ownership.lease import Lease
-from bridge.sessions.ownership.standing import Standing
 from bridge.sessions.ownership.steward import Membership, new_name
 from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.service import SessionService
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.views import SessionView

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.sessions.ownership.lease import Lease
+from bridge.sessions.lease import Lease
 
 
 def test_nothing_is_allowed_before_the_first_renewal() -> None:

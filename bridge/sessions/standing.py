@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from bridge.runtime.clock import Clock
 from bridge.sessions.desired import StoredSession
-from bridge.sessions.ownership.lease import Lease
+from bridge.sessions.lease import Lease
 
 LOOK_EVERY_S = 1.0  # where notices of others are not heard
 LOOK_IN_ANY_CASE_S = 5.0
