@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bridge.api.callers import CallerResolver
 from bridge.api.dispatch import Policy
@@ -37,7 +37,9 @@ from bridge.db.database import Database
 from bridge.foundation import FOR_RECORDS, Foundation
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler
+from bridge.sessions.durable import DurableSessions
 from bridge.sessions.lease import Lease
+from bridge.sessions.ownership.fencing import RecordFences
 from bridge.sessions.ownership.fleet_table import FleetTable
 from bridge.sessions.ownership.steward import Membership, new_name
 from bridge.sessions.standing import Standing
@@ -197,12 +199,28 @@ def build_standing(settings: Settings, foundation: Foundation, clock: Clock, rng
     return Standing(new_name(rng), clock, lease)
 
 
-def build_membership(settings: Settings, foundation: Foundation) -> Membership | None:
+def build_desired(foundation: Foundation, stores: Sequence[Store], user_keys: UserKeyScheme) -> DurableSessions | None:
+    """Where starts and stops are stored; None: in the memory of this process."""
+    if foundation.database is None:
+        return None
+    return DurableSessions(foundation.database, fences=_record_fences(stores, user_keys))
+
+
+def build_membership(
+    settings: Settings, foundation: Foundation, stores: Sequence[Store], user_keys: UserKeyScheme
+) -> Membership | None:
     """How this process belongs to those that share the database."""
     if foundation.database is None:
         return None
-    fleet = FleetTable(foundation.database, foundation.leases)
+    fences = _record_fences(stores, user_keys)
+    fleet = FleetTable(foundation.database, foundation.leases, fences=fences)
     return Membership(fleet, version=VERSION, capacity=settings.process_capacity)
+
+
+def _record_fences(stores: Sequence[Store], user_keys: UserKeyScheme) -> RecordFences | None:
+    """Records in the same database get their fences with the owner."""
+    store = next((store for store in stores if isinstance(store, PostgresStore)), None)
+    return None if store is None else RecordFences(store.claim_within, user_keys)
 
 
 def build_cache(

@@ -28,6 +28,7 @@ from bridge.app import (
     build_cache,
     build_connect,
     build_credentials,
+    build_desired,
     build_membership,
     build_policy,
     build_resolver,
@@ -49,7 +50,6 @@ from bridge.runtime.clock import Clock, SystemClock
 from bridge.runtime.private_memory import keep_memory_private
 from bridge.runtime.shutdown import Shutdown
 from bridge.runtime.tasks import Tasks
-from bridge.sessions.durable import DurableSessions
 from bridge.sessions.ownership.desk import FleetOfProcess
 from bridge.sessions.service import SessionService
 from bridge.sessions.states import State
@@ -131,9 +131,9 @@ class Daemon:
             clock=clock,
             rng=rng,
             standing=self._standing,
-            membership=build_membership(settings, foundation),
+            membership=build_membership(settings, foundation, self._stores, self._user_keys),
             records=self._reader,
-            desired=DurableSessions(foundation.database) if foundation.database is not None else None,
+            desired=build_desired(foundation, self._stores, self._user_keys),
             audit=foundation.audit,
             idle_after_s=idle_days * DAY_S if idle_days else None,
             on_crash=self._session_task_crashed,

@@ -7,7 +7,7 @@ committed; what it raised may be, and every call may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bridge.brokers.base import Environment, ReasonCode
@@ -16,6 +16,7 @@ from bridge.db.notices import EVERYBODY, notify
 from bridge.db.users import ensure_user, find_user
 from bridge.sessions.defaults import DefaultAccount
 from bridge.sessions.desired import AlreadyWanted, Identity, Known, Note, Start, Started, StoredSession
+from bridge.sessions.ownership.fencing import RecordFences
 from bridge.sessions.rows import IN_ORDER, SELECT, stored
 
 NOTES_AT_ONCE = 500
@@ -100,12 +101,13 @@ where (s.user_key, s.broker, s.account_id) = (n.user_key, n.broker, n.account_id
 
 
 class DurableSessions:
-    """A `DesiredSessions` in the database."""
+    """A `DesiredSessions` in the database. `fences`: raises those of records when a command claims a session."""
 
     shared = True
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, fences: RecordFences | None = None) -> None:
         self._database = database
+        self._fences = fences
 
     async def known(self, user_key: str, broker: str) -> Known:
         async with self._database.transaction() as connection:
@@ -127,6 +129,7 @@ class DurableSessions:
             row = next(
                 row for row in map(stored, await connection.fetch(_OF_BROKER, *where)) if row.identity[2] == account_id
             )
+            await self._follow_claims(connection, rows, [row])
             await _tell_owners(connection, [row, *([rows[""]] if replaced else [])], owner)
             return Started(row, await _default(connection, *where), replaced)
 
@@ -144,6 +147,7 @@ class DurableSessions:
             before = await _locked(connection, user_key, broker)
             await connection.execute(_STOP, user_key, broker, account_id, reason.value, idle_for_s, owner)
             rows = list(map(stored, await connection.fetch(_OF_BROKER, user_key, broker)))
+            await self._follow_claims(connection, before, rows)
             await _tell_owners(connection, [row for row in rows if row != before.get(row.identity[2])], owner)
             return [row for row in rows if account_id is None or row.identity[2] == account_id]
 
@@ -155,6 +159,14 @@ class DurableSessions:
             wanted = [row for row in rows if row.wanted]
             await _tell_owners(connection, wanted, None)
             return wanted
+
+    async def _follow_claims(
+        self, connection: Connection, before: Mapping[str, StoredSession], rows: Iterable[StoredSession]
+    ) -> None:
+        """Of the rows that there were before, those that have another owner now."""
+        claimed = [row for row in rows if (old := before.get(row.identity[2])) is not None and old.fence < row.fence]
+        if self._fences is not None and claimed:
+            await self._fences.follow(connection, claimed)
 
     async def resolve(self, user_key: str, broker: str, found: DefaultAccount) -> DefaultAccount:
         async with self._database.transaction() as connection:

@@ -14,6 +14,7 @@ import orjson
 from bridge.db.database import Connection, Database, Row
 from bridge.db.notices import EVERYBODY, notify
 from bridge.sessions.desired import Identity, StoredSession
+from bridge.sessions.ownership.fencing import RecordFences
 from bridge.sessions.ownership.fleet import FleetLook, ProcessRow
 from bridge.sessions.ownership.placing import chosen_process, named_process, someone_else_serves
 from bridge.sessions.ownership.shares import Member, Reading
@@ -135,10 +136,13 @@ _ROWS = f"""
 
 class FleetTable:
     """A `Fleet` in the database. `leases`: the pool for looking and renewing, so that no other work keeps a lease from
-    being renewed; `database`: the pool for the rest."""
+    being renewed; `database`: the pool for the rest. `fences`: raises those of records with every claim."""
 
-    def __init__(self, database: Database, leases: Database | None = None) -> None:
+    def __init__(
+        self, database: Database, leases: Database | None = None, *, fences: RecordFences | None = None
+    ) -> None:
         self._database = database
+        self._fences = fences
         self._leases = leases or database
 
     async def join(self, owner: str, *, version: str, capacity: int, ttl_s: float) -> None:
@@ -179,6 +183,8 @@ class FleetTable:
     async def claim(self, owner: str, *, brokers: Sequence[str], limit: int) -> list[StoredSession]:
         async with self._database.transaction() as connection:
             rows = await _rows(connection, await connection.fetch(_CLAIM, owner, list(brokers), limit))
+            if self._fences is not None:
+                await self._fences.follow(connection, rows)
         return sorted(rows, key=lambda row: (not row.at_risk, not row.wanted, row.identity))
 
     async def reclaim(self, owner: str, identities: Sequence[Identity]) -> list[StoredSession]:
