@@ -241,7 +241,7 @@ class Daemon:
     def _build_alerts(self) -> Alerts:
         watches: dict[str, Callable[[], str | None]] = {
             "audit": self._foundation.audit.trouble,
-            "fenced": self._refused,
+            "sessions overwritten": self._overwritten,
             "ownership": self._ownership_trouble,
         }
         if isinstance(self._token_keys, KeySet):
@@ -259,12 +259,12 @@ class Daemon:
         webhook, heartbeat = self._settings.alert_webhook_url, self._settings.heartbeat_url
         return Alerts(webhook, heartbeat, sources, clock=self._clock, rng=self._rng)
 
-    def _refused(self) -> str | None:
+    def _overwritten(self) -> str | None:
         """One sentence while a store refuses records of sessions that are ours."""
         count = self._sessions.counts().get(State.FENCED.value, 0)
         if not count:
             return None
-        return f"{count} session(s) of this process were overwritten by somebody else; it claims them back by itself"
+        return f"{count} of this process, by somebody else; it claims them back by itself"
 
     def _ownership_trouble(self) -> str | None:
         return self._sessions.steward.trouble() if self._sessions.steward is not None else None
