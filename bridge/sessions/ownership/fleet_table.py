@@ -135,8 +135,8 @@ _ROWS = f"""
 
 
 class FleetTable:
-    """A `Fleet` in the database. `leases`: the pool for looking and renewing, so that no other work keeps a lease from
-    being renewed; `database`: the pool for the rest. `fences`: raises those of records with every claim."""
+    """A `Fleet` in the database. `leases`: the pool for joining, renewing and leaving, so that no other work keeps a
+    lease from being renewed; `database`: the pool for the rest. `fences`: raises those of records with every claim."""
 
     def __init__(
         self, database: Database, leases: Database | None = None, *, fences: RecordFences | None = None
@@ -151,7 +151,8 @@ class FleetTable:
     async def look(
         self, owner: str, *, brokers: Sequence[str], renew_s: float | None, sessions: Mapping[str, int] | None = None
     ) -> FleetLook:
-        async with self._leases.transaction(timeout_s=LOOK_S) as connection:
+        pool = self._database if renew_s is None else self._leases
+        async with pool.transaction(timeout_s=LOOK_S) as connection:
             if renew_s is None:
                 buried = await connection.fetch(_BURY, owner)
             else:
