@@ -38,9 +38,10 @@ as $$
   select greatest(p_fence + 1, floor(extract(epoch from clock_timestamp()) * 1000)::bigint)
 $$;
 
--- Who serves a session after a command: who serves it now, else the process that was asked, if it has a lease.
+-- Who serves a session after a command: who serves it now, else the process that was asked, if it has a lease. Volatile,
+-- so that a process which has just joined, and claimed the row before we had its lock, is seen.
 create function public.bridge_session_owner(p_owner text, p_asked text) returns text
-language sql stable set search_path = ''
+language sql volatile set search_path = ''
 as $$
   select coalesce(
     (select p.owner from public.bridge_processes p where p.owner = p_owner),

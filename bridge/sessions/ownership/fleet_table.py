@@ -76,16 +76,23 @@ select s.user_key, s.broker, s.account_id from public.bridge_sessions s
 where s.owner = $1 and s.move_to <> $1 and (s.wanted or s.owes_record)
   and exists (select from public.bridge_processes p where p.owner = s.move_to) limit $2
 """
-# `for key share` keeps the lease from being taken away until the claim is committed
+# `for key share` keeps the lease from being taken away until the claim is committed. A row that somebody else claims
+# after we have seen it as free has another fence by the time we lock it: compared on the row itself, because the search
+# for owners without a process is not made again for the newer row.
 _CLAIM = f"""
 with me as materialized (
   select p.owner from public.bridge_processes p
   where p.owner = $1 and p.expires_at > clock_timestamp() for key share
+), seen as materialized (
+  select s.user_key, s.broker, s.account_id, s.owner, s.fence, row_number() over (
+    order by (s.move_to is not distinct from $1) desc, s.at_risk desc, s.wanted desc, s.user_key, s.broker, s.account_id
+  ) as place
+  from public.bridge_sessions s where exists (select from me) and {_FREE}
+  order by place limit $3 * 4
 ), found as (
-  select s.user_key, s.broker, s.account_id from public.bridge_sessions s
-  where exists (select from me) and {_FREE}
-  order by (s.move_to is not distinct from $1) desc, s.at_risk desc, s.wanted desc, s.user_key, s.broker, s.account_id
-  limit $3 for update of s skip locked
+  select s.user_key, s.broker, s.account_id from public.bridge_sessions s join seen n using (user_key, broker, account_id)
+  where s.fence = n.fence and s.owner is not distinct from n.owner
+  order by n.place limit $3 for update of s skip locked
 )
 update public.bridge_sessions s
 set owner = $1, fence = public.bridge_raised_fence(s.fence), move_to = null, changed_at = clock_timestamp()

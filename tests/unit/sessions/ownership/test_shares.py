@@ -163,6 +163,8 @@ def test_nothing_more_is_given_up_than_there_is_room_for_while_some_still_waits(
     reading = Reading((member("a", 60), member("b", 20)), 100, 20)
     assert decide(replace(reading, free=0, total=80), "a", ttl_s=TTL_S, waiting_s=0).give_up == 20
     assert decide(reading, "a", ttl_s=TTL_S, waiting_s=0).give_up == 10
+    young = Reading((member("a", 60), member("b", 20), member("young", 0, age_s=1)), 90, 10)  # who claims is not known
+    assert decide(young, "a", ttl_s=TTL_S, waiting_s=0).give_up == 0
 
 
 def test_what_nobody_claims_is_claimed_beyond_the_share_after_a_while() -> None:

@@ -383,10 +383,28 @@ async def test_release_that_was_not_answered_is_repeated_and_the_session_stays_s
         await place.fleet.move(key("u"), broker=None, account_id=None, to=two.standing.owner)
         await asyncio.sleep(2)
         assert states(one) == {"u": "draining"}
+        assert key_of("u") not in one.recorder.entries
         writes = len(one.recorder.written[key_of("u")])
         await asyncio.sleep(20)
         assert place.live(two) == {"u"}
         assert len(one.recorder.written[key_of("u")]) == writes
+
+
+async def test_release_is_repeated_although_nobody_wants_the_process_empty_any_more() -> None:
+    async with a_place() as place:
+        await place.wanted("u", "v")
+        one = await place.join()
+        await asyncio.sleep(5)
+        two = await place.join()
+        await asyncio.sleep(1)
+        place.fleet.failing["release"] = 3
+        await place.fleet.drain(one.standing.owner, draining=True)
+        await asyncio.sleep(2)
+        assert set(states(one).values()) == {"draining"}
+        await place.fleet.drain(one.standing.owner, draining=False)
+        await asyncio.sleep(20)
+        assert place.live(one) | place.live(two) == {"u", "v"}
+        assert set(place.served().values()) == {1}
 
 
 async def test_uses_at_the_wrong_process_keep_a_session_from_ending() -> None:
