@@ -435,7 +435,8 @@ async def test_renewal_writes_one_row_whatever_the_number_of_sessions(database: 
     await place.start(*(f"user{number}" for number in range(20)), owner=A)
     stamps = "select xmin::text as x from {} order by 1"
     before = await database.fetch(stamps.format("public.bridge_sessions"))
-    processes = await database.fetch("select owner, xmin::text as x from public.bridge_processes")
+    stamped = "select owner, xmin::text as x from public.bridge_processes"
+    processes = await database.fetch(stamped)
     assert (await place.look(A, renew=True)).alive
     assert await database.fetch(stamps.format("public.bridge_sessions")) == before
     after = {

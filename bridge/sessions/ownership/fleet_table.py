@@ -90,7 +90,8 @@ with me as materialized (
   from public.bridge_sessions s where exists (select from me) and {_FREE}
   order by place limit $3 * 4
 ), found as (
-  select s.user_key, s.broker, s.account_id from public.bridge_sessions s join seen n using (user_key, broker, account_id)
+  select s.user_key, s.broker, s.account_id
+  from public.bridge_sessions s join seen n using (user_key, broker, account_id)
   where s.fence = n.fence and s.owner is not distinct from n.owner
   order by n.place limit $3 for update of s skip locked
 )
