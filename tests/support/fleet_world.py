@@ -1,7 +1,7 @@
 """Several bridge processes on one Postgres, and an eye on what they may never do.
 
-A trigger in the database looks at every record that is accepted, at the moment it is: one under a fence below that of
-the session's ownership is a late write. The simulator counts logins of an account that is logged in elsewhere.
+A trigger in the database looks at every record that was accepted, at that moment: one under a fence below that of the
+session's ownership is a late write. The simulator counts logins of an account that is logged in elsewhere.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ begin
   end if;
   return new;
 end $$;
-create trigger watch_writes before insert or update on public.account_cache
+create trigger watch_writes after insert or update on public.account_cache
   for each row execute function public.watch_writes();
 """
 
