@@ -8,18 +8,22 @@ from typing import Any
 import pytest
 
 from bridge.brokers.base import ReasonCode
+from bridge.cache.store import Write
+from bridge.cache.stores.postgres import PostgresStore
 from bridge.db.database import Database
 from bridge.db.notices import CHANNEL, Listener
 from bridge.runtime.clock import ManualClock
+from bridge.sessions.defaults import keys_of_row
 from bridge.sessions.desired import DesiredSessions, Note, Start, StoredSession
 from bridge.sessions.durable import DurableSessions
+from bridge.sessions.ownership.fencing import RecordFences
 from bridge.sessions.ownership.fleet import Fleet, FleetLook
 from bridge.sessions.ownership.fleet_in_memory import FleetInMemory
 from bridge.sessions.ownership.fleet_table import FleetTable
 from bridge.sessions.remembered import DesiredInMemory
 from core.errors import Conflict, NotFound
 from core.secret import Secret
-from core.user_key import UserKeyScheme
+from core.user_key import UserKeyMode, UserKeyScheme
 from tests.support.databases import opened
 from tests.support.pooler import pooler
 from tests.support.waiting import eventually
@@ -388,20 +392,31 @@ async def test_session_claimed_meanwhile_is_left_alone_by_a_claim_that_saw_it_fr
         assert await place.claim(B) == []
 
 
-async def test_claim_and_removal_of_the_claimers_lease_exclude_one_another(database_url: str) -> None:
-    """A claim under way holds its lease: it is removed after the commit, when what was claimed is free again."""
-    async with opened(database_url, 4) as database:
-        place = Place(DurableSessions(database), FleetTable(database), lambda owner: None)
+async def test_claim_under_way_holds_its_lease_until_it_is_committed(database_url: str) -> None:
+    """The lease ends meanwhile: it is removed after the commit, and what was claimed is free then."""
+    store = PostgresStore(Database(Secret(database_url), size=2))
+    await store.open()
+    async with opened(database_url, 6) as database:
+        fences = RecordFences(store.claim_within, UserKeyScheme())
+        place = Place(DurableSessions(database), FleetTable(database, fences=fences), lambda owner: None)
         await place.join(A, B)
         await place.start("u")
+        await store.claim([f"sim_account_{key('u')}"])
         async with database.transaction() as connection:
-            await connection.fetch("select 1 from public.bridge_processes where owner = $1 for key share", A)
+            await connection.fetch("select 1 from public.account_cache for update")  # the claim stops here
+            claiming = asyncio.create_task(place.claim(A))
+            done, _ = await asyncio.wait({claiming}, timeout=0.3)
+            assert not done
             ended = "update public.bridge_processes set expires_at = clock_timestamp() where owner = $1"
             await database.execute(ended, A)
             burying = asyncio.create_task(place.look(B))
             done, _ = await asyncio.wait({burying}, timeout=0.3)
             assert not done
-        assert (await burying).buried == (A,)
+        assert len(await claiming) == 1
+        look = await burying
+        assert look.buried == (A,)
+        assert (await place.look(B)).reading.free == 1
+    await store.close()
 
 
 async def test_leases_go_by_the_clock_of_the_database(database: Database) -> None:
@@ -486,3 +501,47 @@ async def test_listener_comes_back_and_is_woken_when_its_connection_was_cut(data
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+# ---------------------------------------------------------------- records in the same database
+
+
+@pytest.mark.parametrize("kv_table", [None, "kv_store_bridge"])
+@pytest.mark.parametrize("how", ["claim", "start", "stop"])
+async def test_delayed_write_of_the_earlier_owner_is_refused_from_the_moment_of_the_claim(
+    database_url: str, kv_table: str | None, how: str
+) -> None:
+    """Before the new owner has written anything: what was under way in the network cannot land any more."""
+    scheme = UserKeyScheme(UserKeyMode.DUAL, Secret("s" * 32))
+    keys = scheme.keys("u")
+    store = PostgresStore(Database(Secret(database_url), size=2), kv_table=kv_table)
+    await store.open()
+    async with opened(database_url) as database:
+        fences = RecordFences(store.claim_within, scheme)
+        desired, fleet = DurableSessions(database, fences=fences), FleetTable(database, fences=fences)
+        place = Place(desired, fleet, lambda owner: None)
+        await place.join(A, B)
+        names = []
+        for account in ("a1", "a2"):
+            row = (await desired.start(Start("u", keys.canonical, "sim", account, DEMO), owner=A)).row
+            names += keys_of_row("sim", keys.all, account, "a1")
+        held = await store.claim(names, at_least=row.fence)
+
+        def writes(version: int) -> list[Write]:
+            return [Write(name, fence, version, b'{"a": 1}') for name, fence in zip(names, held, strict=True)]
+
+        assert await store.write(writes(1)) == []
+        await fleet.leave(A)
+        assert await store.write(writes(2)) == []  # nobody else has claimed it
+        if how == "claim":
+            assert len(await place.claim(B)) == 2
+        elif how == "stop":
+            await desired.stop(keys.canonical, "sim", None, owner=B)
+        else:
+            for account in ("a1", "a2"):
+                await desired.start(Start("u", keys.canonical, "sim", account, DEMO), owner=B)
+        refused = await store.write(writes(3))
+        assert {refusal.key for refusal in refused} == set(names)
+        known = (await desired.known(keys.canonical, "sim")).sessions
+        assert min(refusal.fence for refusal in refused) >= min(row.fence for row in known) > 0
+    await store.close()
