@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bridge.api.callers import CallerResolver
 from bridge.api.dispatch import Policy
@@ -29,7 +29,7 @@ from bridge.cache.stores.redis import RedisStore
 from bridge.cache.tiers.postgres import PostgresTier
 from bridge.cache.tiers.redis import RedisTier
 from bridge.cache.tiers.tier import Tier
-from bridge.config import Settings
+from bridge.config import VERSION, Settings
 from bridge.credentials.connect import Connect
 from bridge.credentials.consents import ConsentTable
 from bridge.credentials.file import CredentialsFile
@@ -39,6 +39,12 @@ from bridge.db.database import Database
 from bridge.foundation import FOR_RECORDS, Foundation
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler
+from bridge.sessions.durable import DurableSessions
+from bridge.sessions.lease import Lease
+from bridge.sessions.ownership.fencing import RecordFences
+from bridge.sessions.ownership.fleet_table import FleetTable
+from bridge.sessions.ownership.steward import Membership, new_name
+from bridge.sessions.standing import Standing
 from core.secret import Secret
 from core.user_key import UserKeyScheme
 
@@ -215,6 +221,36 @@ def build_resolver(
         users = UserTokens(token_keys, issuer=issuer, audience=audience, claim=claim, clock=clock)
     hops = settings.trusted_proxy_hops
     return CallerResolver(build_keys(settings), proxy_hops=hops, user_keys=user_keys, users=users)
+
+
+def build_standing(settings: Settings, foundation: Foundation, clock: Clock, rng: random.Random) -> Standing:
+    """What this process may do: with a database, as long as it has its lease."""
+    lease = Lease(settings.lease_ttl) if foundation.database is not None else None
+    return Standing(new_name(rng), clock, lease)
+
+
+def build_desired(foundation: Foundation, stores: Sequence[Store], user_keys: UserKeyScheme) -> DurableSessions | None:
+    """Where starts and stops are stored; None: in the memory of this process."""
+    if foundation.database is None:
+        return None
+    return DurableSessions(foundation.database, fences=_record_fences(stores, user_keys))
+
+
+def build_membership(
+    settings: Settings, foundation: Foundation, stores: Sequence[Store], user_keys: UserKeyScheme
+) -> Membership | None:
+    """How this process belongs to those that share the database."""
+    if foundation.database is None:
+        return None
+    fences = _record_fences(stores, user_keys)
+    fleet = FleetTable(foundation.database, foundation.leases, fences=fences)
+    return Membership(fleet, version=VERSION, capacity=settings.process_capacity)
+
+
+def _record_fences(stores: Sequence[Store], user_keys: UserKeyScheme) -> RecordFences | None:
+    """Records in the same database get their fences with the owner."""
+    store = next((store for store in stores if isinstance(store, PostgresStore)), None)
+    return None if store is None else RecordFences(store.claim_within, user_keys)
 
 
 def build_cache(

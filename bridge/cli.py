@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=0, help="port of the bridge (default: any free one)")
     _add_setting_up(command)
     _add_looking(command)
+    _add_fleet(command)
     _add_users(command)
     return parser
 
@@ -117,6 +118,22 @@ def _add_looking(command: Add) -> None:
     audit.add_argument("--expect", metavar="ROW:HASH", help="a head printed earlier that the log must still hold")
     audit.add_argument("--from", dest="start", metavar="ROW:HASH", help="begin behind this row")
     audit.add_argument("--limit", type=int, default=20, help="rows that tail shows")
+
+
+def _add_fleet(command: Add) -> None:
+    """The processes that share the database."""
+    command(
+        "fleet", "Show the processes: shares, leases, versions; exit 1 when sessions are unserved.", commands.run_fleet
+    )
+    sessions = command("sessions", "Let another process serve the sessions of a user.", commands.run_sessions)
+    sessions.add_argument("action", choices=["move"], help="move: log out here, in there; seconds without a session")
+    sessions.add_argument("user_key", metavar="userKey", help="a user key, or its first 12 or more digits (see whois)")
+    sessions.add_argument("--to", metavar="process", help="as `fleet` names it (default: the one with the most room)")
+    sessions.add_argument("--broker", help="only the sessions at this broker")
+    sessions.add_argument("--account", metavar="accountId", help="only the session of this account")
+    drain = command("drain", "Let a process give all its sessions up; it goes on running.", commands.run_drain)
+    drain.add_argument("owner", metavar="process", help="as `fleet` names it, or how that begins")
+    drain.add_argument("--undo", action="store_true", help="let it take sessions again")
 
 
 def _add_users(command: Add) -> None:

@@ -184,6 +184,43 @@ def run_user_keys(options: argparse.Namespace, loop_factory: LoopFactory | None)
     return asyncio.run(act())
 
 
+def run_fleet(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    """Show the processes that share the database."""
+    from bridge.sessions.ownership.command import run_fleet
+    from bridge.telemetry.audit import NO_AUDIT
+
+    return asyncio.run(run_fleet(load_settings().database_url, NO_AUDIT))
+
+
+def run_sessions(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    """Let another process serve the sessions of a user."""
+    from bridge.foundation import operators_audit
+    from bridge.sessions.ownership.command import run_move
+
+    settings = load_settings()
+
+    async def move() -> int:
+        async with operators_audit(settings) as audit:
+            what = {"broker": options.broker, "account_id": options.account, "to": options.to}
+            return await run_move(settings.database_url, audit, options.user_key, **what)
+
+    return asyncio.run(move())
+
+
+def run_drain(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
+    """Let a process give its sessions up, or take sessions again."""
+    from bridge.foundation import operators_audit
+    from bridge.sessions.ownership.command import run_drain
+
+    settings = load_settings()
+
+    async def drain() -> int:
+        async with operators_audit(settings) as audit:
+            return await run_drain(settings.database_url, audit, options.owner, undo=options.undo)
+
+    return asyncio.run(drain())
+
+
 def run_whois(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     """Print the user keys of a user id."""
     settings = load_settings()

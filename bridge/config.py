@@ -48,7 +48,7 @@ ENV_FILE = ".env"
 ENV_ENCODING = "utf-8-sig"  # some editors begin a file with a mark that would become part of the first name
 PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
 # of DESIGN §12; set, they are named at start as not used yet
-LATER_VARIABLES = ("DATABASE_SESSION_URL", "CTRADER_QUOTES", "BRIDGE_TRANSPORT", "LEASE_TTL")
+LATER_VARIABLES = ("CTRADER_QUOTES", "BRIDGE_TRANSPORT")
 
 
 def setting(default: Any, description: str, *, unit: str = "", **rules: Any) -> Any:
@@ -77,7 +77,17 @@ class Settings(BaseSettings):
         None, "Postgres: durable sessions, credentials, audit, records. Direct or behind any pooler.", unit="URL"
     )
     database_connections: int = setting(
-        6, "Connections to Postgres at most, two of them kept for records.", unit="connections", ge=3, le=100
+        6,
+        "Connections to Postgres at most, two of them kept for records and one for the lease.",
+        unit="connections",
+        ge=4,
+        le=100,
+    )
+    database_session_url: PostgresUrl | None = setting(
+        None,
+        "The same Postgres, direct or behind a session pooler: one more connection, on which processes hear of one"
+        " another at once. Empty: they look once a second.",
+        unit="URL",
     )
     supabase_url: HttpUrl | None = setting(None, "The Supabase project.", unit="URL")
     supabase_secret_key: SecretText | None = setting(None, "Supabase secret key (sb_secret_…) of the project.")
@@ -208,6 +218,17 @@ class Settings(BaseSettings):
     )
 
     # the process
+    lease_ttl: float = setting(
+        15.0,
+        "After so long without a sign of life other processes on the same Postgres take this one's sessions over;"
+        " after two thirds of it without the database it stops them itself.",
+        unit="s",
+        ge=1,
+        le=300,
+    )
+    process_capacity: int = setting(
+        1000, "Sessions are shared out among processes in proportion to this.", unit="sessions", ge=1, le=1_000_000
+    )
     drain_seconds: float = setting(2.5, "Time to end in after SIGTERM.", unit="s", ge=0.5, le=300)
     session_idle_days: float = setting(
         30.0, "Sessions that nobody started or read for so long end; 0 = never.", unit="days", ge=0, le=3650

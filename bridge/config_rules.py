@@ -65,6 +65,9 @@ def _others(settings: Settings) -> tuple[str | None, ...]:
         f"USER_KEY_SECRET: needed with USER_KEY_MODE={settings.user_key_mode.value}"
         if settings.user_key_mode is not UserKeyMode.SHA256 and not settings.user_key_secret
         else None,
+        "DATABASE_SESSION_URL: needs DATABASE_URL, to the same database"
+        if settings.database_session_url and not settings.database_url
+        else None,
         "TOKEN_ENCRYPTION_KEYS: needs DATABASE_URL, where sealed tokens are kept"
         if settings.token_encryption_keys and not settings.database_url
         else None,

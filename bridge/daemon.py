@@ -28,8 +28,11 @@ from bridge.app import (
     build_cache,
     build_connect,
     build_credentials,
+    build_desired,
+    build_membership,
     build_policy,
     build_resolver,
+    build_standing,
     build_stores,
     build_token_keys,
 )
@@ -41,12 +44,13 @@ from bridge.config import VERSION, Settings
 from bridge.credentials.desk import CredentialDesk
 from bridge.credentials.guarded import GuardedCredentials
 from bridge.credentials.vault_source import VaultCredentials
+from bridge.db.notices import Listener
 from bridge.foundation import Foundation, lay_foundation
 from bridge.runtime.clock import Clock, SystemClock
 from bridge.runtime.private_memory import keep_memory_private
 from bridge.runtime.shutdown import Shutdown
 from bridge.runtime.tasks import Tasks
-from bridge.sessions.durable import DurableSessions
+from bridge.sessions.ownership.desk import FleetOfProcess
 from bridge.sessions.service import SessionService
 from bridge.sessions.states import State
 from bridge.telemetry.logs import setup_logs
@@ -91,6 +95,7 @@ class Daemon:
         self._crashed: str | None = None
         self._tasks = Tasks("daemon", self._crash)
         self._watch = LoopWatch(clock, rng)
+        self._standing = build_standing(settings, foundation, clock, rng)
         self._stores = build_stores(settings, foundation, clock)
         self._reader = Reader(self._stores, clock=clock)
         times = FlushTimes()
@@ -103,16 +108,16 @@ class Daemon:
             observer=times,
             on_written=self._reader.offer,
             on_crash=self._crash,
+            allowed=self._standing.may_write,
         )
         self._brokers = build_brokers(settings, clock, rng)
         self._user_keys = UserKeyScheme(settings.user_key_mode, settings.user_key_secret)
         self._cache = build_cache(settings, foundation, clock=clock, rng=rng, on_crash=self._crash)
-        owner = secrets.token_hex(4)
         self._kept = build_credentials(
             *(settings, foundation, self._brokers, self._user_keys),
             clock=clock,
             rng=rng,
-            owner=owner,
+            owner=self._standing.owner,
             on_crash=self._crash,
         )
         self._credentials = GuardedCredentials(self._kept)
@@ -125,12 +130,17 @@ class Daemon:
             user_keys=self._user_keys,
             clock=clock,
             rng=rng,
-            owner=owner,
-            desired=DurableSessions(foundation.database) if foundation.database is not None else None,
+            standing=self._standing,
+            membership=build_membership(settings, foundation, self._stores, self._user_keys),
+            records=self._reader,
+            desired=build_desired(foundation, self._stores, self._user_keys),
             audit=foundation.audit,
             idle_after_s=idle_days * DAY_S if idle_days else None,
             on_crash=self._session_task_crashed,
         )
+        steward = self._sessions.steward
+        self._fleet = None if steward is None else FleetOfProcess(steward, self._foundation.audit)
+        self._listener = self._build_listener()
         self._vitals = ProcessVitals(clock, self._flusher, self._watch)
         self._token_keys = build_token_keys(settings, clock)
         self._resolver = build_resolver(settings, self._token_keys, self._user_keys, clock)
@@ -148,6 +158,8 @@ class Daemon:
         await self._flusher.start()
         self._cache.start()
         await self._sessions.start_up()
+        if self._listener is not None:
+            self._tasks.start(self._listener.run(), name="listener", essential=True)
         await self._api.start(self._settings.hosts, self._settings.port)
         self._alerts.start()
         self._announce()
@@ -175,11 +187,20 @@ class Daemon:
                 "http": self._api.figures,
                 "audit": self._foundation.audit.metrics,
                 "alerts": self._alerts.stats,
+                **({"ownership": self._sessions.steward.figures} if self._sessions.steward is not None else {}),
                 "general_cache": self._cache.counts,
                 **({"jwks": self._token_keys.figures} if isinstance(self._token_keys, KeySet) else {}),
             },
             pools={name: pool.figures for name, pool in self._foundation.pools.items()},
         )
+
+    def _build_listener(self) -> Listener | None:
+        url = self._settings.database_session_url
+        if url is None:
+            return None
+        listener = Listener(url, self._sessions.notice, self._rng)
+        self._standing.hears = lambda: listener.connected
+        return listener
 
     def _metrics(self) -> bytes:
         """The API serves it and is counted in it, so it is there before the page is."""
@@ -196,6 +217,7 @@ class Daemon:
             clock=clock,
             default_broker=DEFAULT_BROKER,
             connecting=self._connect,
+            fleet=self._fleet,
             credentials=CredentialDesk(
                 brokers=self._brokers,
                 source=self._credentials,
@@ -219,7 +241,8 @@ class Daemon:
     def _build_alerts(self) -> Alerts:
         watches: dict[str, Callable[[], str | None]] = {
             "audit": self._foundation.audit.trouble,
-            "fenced": self._taken_over,
+            "sessions overwritten": self._overwritten,
+            "ownership": self._ownership_trouble,
         }
         if isinstance(self._token_keys, KeySet):
             watches["user tokens"] = self._token_keys.trouble
@@ -236,12 +259,15 @@ class Daemon:
         webhook, heartbeat = self._settings.alert_webhook_url, self._settings.heartbeat_url
         return Alerts(webhook, heartbeat, sources, clock=self._clock, rng=self._rng)
 
-    def _taken_over(self) -> str | None:
-        """One sentence while sessions of ours are another process's: for a deploy that is moments."""
+    def _overwritten(self) -> str | None:
+        """One sentence while a store refuses records of sessions that are ours."""
         count = self._sessions.counts().get(State.FENCED.value, 0)
         if not count:
             return None
-        return f"{count} session(s) were taken over by another process; if none is running, restart this one"
+        return f"{count} of this process, by somebody else; it claims them back by itself"
+
+    def _ownership_trouble(self) -> str | None:
+        return self._sessions.steward.trouble() if self._sessions.steward is not None else None
 
     def _announce(self) -> None:
         settings = self._settings
@@ -261,6 +287,7 @@ class Daemon:
                 "brokers": list(self._brokers),
                 "auth": self._resolver.auth,
                 "version": VERSION,
+                "owner": self._standing.owner,
             },
         )
 
@@ -278,9 +305,10 @@ class Daemon:
         await self._in_time("sessions", self._sessions.drain(budget_s * SESSIONS_SHARE), budget_s)
         await self._in_time("last flush", self._last_flush(budget_s * FLUSH_SHARE), budget_s)
         closing: list[tuple[str, Coroutine[Any, Any, object]]] = [
+            *((name, broker.close()) for name, broker in self._brokers.items()),
+            ("fleet", self._sessions.leave()),  # not before the sockets are closed: nobody may be logged in twice
             ("alerts", self._alerts.close()),
             ("sessions", self._sessions.close()),
-            *((name, broker.close()) for name, broker in self._brokers.items()),
             *((("connect", self._connect.close()),) if self._connect is not None else ()),
             ("credentials", self._credentials.close()),
             ("api", self._api.close()),

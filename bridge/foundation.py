@@ -29,6 +29,7 @@ from core.user_key import UserKeyScheme
 
 COMMAND_S = 5.0  # for what a command did to be written
 FOR_RECORDS = 2  # connections that flushing and reading records have for themselves
+FOR_LEASE = 1  # whatever else goes on, the lease is renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,14 @@ class Foundation:
     """The parts. `database`: what everything but the records works with; None without DATABASE_URL.
 
     `records`: a pool of its own, so that a flush never waits behind the API (faults.md C10); the store opens and closes
-    it. `deployment_id` names the database. `vault` None: tokens cannot be kept here.
+    it. `leases`: the pool for renewing this process's lease. `deployment_id` names the database. `vault` None: tokens
+    cannot be kept here.
     """
 
     audit: AuditLog | LoggedAudit
     database: Database | None = None
     records: Database | None = None
+    leases: Database | None = None
     deployment_id: str | None = None
     vault: Vault | None = None
     resealer: Resealer | None = None
@@ -49,7 +52,7 @@ class Foundation:
     @property
     def pools(self) -> Mapping[str, Database]:
         """The pools of connections, by what they are for."""
-        pools = {"main": self.database, "records": self.records}
+        pools = {"main": self.database, "records": self.records, "lease": self.leases}
         return {name: pool for name, pool in pools.items() if pool is not None}
 
     def start(self) -> None:
@@ -63,15 +66,16 @@ class Foundation:
         if self.resealer is not None:
             await self.resealer.close()
         await self.audit.close()
-        if self.database is not None:
-            await self.database.close()
+        for database in (self.leases, self.database):
+            if database is not None:
+                await database.close()
 
 
 async def lay_foundation(settings: Settings, clock: Clock, rng: random.Random) -> Foundation:
     """Reach the database, bring it up to date and look at everything that must fit. Raises ConfigurationError."""
     if settings.database_url is None:
         return Foundation(audit=LoggedAudit())
-    database = Database(settings.database_url, size=settings.database_connections - FOR_RECORDS)
+    database = Database(settings.database_url, size=settings.database_connections - FOR_RECORDS - FOR_LEASE)
     await database.open()
     try:
         await prepare_database(database, clock)
@@ -114,10 +118,13 @@ async def _look(settings: Settings, database: Database, clock: Clock, rng: rando
     sealer = Sealer(settings.token_encryption_keys)
     await check_sealer(database, sealer)
     assert settings.database_url is not None  # noqa: S101  the caller has one
+    leases = Database(settings.database_url, size=FOR_LEASE, name="pulse-bridge lease")
+    await leases.open()
     return Foundation(
         audit=AuditLog(database, clock=clock, rng=rng, sealer=sealer),
         database=database,
         records=Database(settings.database_url, size=FOR_RECORDS, name="pulse-bridge records"),
+        leases=leases,
         deployment_id=await database.fetch_value("select value from public.bridge_facts where name = 'database_id'"),
         vault=vault,
         resealer=Resealer(database, vault) if vault is not None else None,

@@ -60,13 +60,13 @@ class SessionAnswer(_Answer):
     reason: ReasonAnswer | None
     since: Millis
     next_attempt_at: Millis | None
-    attempts: int
-    reconnects: int
-    events: int
+    attempts: int | None = Field(description="null, like the next two and uptimePercent, where another process serves.")
+    reconnects: int | None
+    events: int | None
     last_event_at: Millis | None
     last_flush_at: Millis | None
-    uptime_percent: float
-    owner: str
+    uptime_percent: float | None
+    owner: str | None = Field(description="The process that serves it (see /api/fleet); null: none does.")
     fence: int | None
     version: int
     cache_key: str | None
@@ -240,6 +240,16 @@ class ProcessAnswer(_Answer):
     loop_lag_ms: float
 
 
+class OwnershipAnswer(_Answer):
+    """How this process stands among those that share its database."""
+
+    owner: str = Field(description="Its name; another one after its lease was lost.")
+    state: Literal["joining", "active", "draining", "suspended", "ending"]
+    lease_age_ms: int | None = Field(description="Since the last renewal.")
+    owned: int
+    processes: int
+
+
 class HealthAnswer(_Answer):
     """How the bridge is doing; no user data."""
 
@@ -251,6 +261,54 @@ class HealthAnswer(_Answer):
     brokers: dict[str, BrokerHealthAnswer]
     stores: dict[str, StoreHealthAnswer]
     process: ProcessAnswer
+    ownership: OwnershipAnswer | None = Field(description="null without a database: there is one process only.")
+
+
+class FleetProcessAnswer(_Answer):
+    """One process with a lease."""
+
+    owner: str
+    version: str
+    capacity: int
+    share: int = Field(description="How many sessions it should serve, by capacity.")
+    load: int = Field(description="How many it does serve.")
+    draining: bool
+    started_at: Millis
+    renewed_at: Millis
+    lease_left_ms: int
+    sessions: dict[str, int] = Field(description="By status, as the process last said.")
+    here: bool = Field(description="The process that answers.")
+
+
+class FleetAnswer(_Answer):
+    """All processes on the database, oldest first."""
+
+    processes: list[FleetProcessAnswer]
+    total: int = Field(description="Sessions that need a process.")
+    unowned: int = Field(description="Those that have none at the moment.")
+
+
+class DrainAnswer(_Answer):
+    """The wish as stored."""
+
+    owner: str
+    draining: bool
+
+
+class MovingAnswer(_Answer):
+    """A session that shall be served elsewhere."""
+
+    user_key: str
+    broker: str
+    account_id: str | None
+    owner: str | None
+    move_to: str | None = Field(description="null: it is there already, and stays.")
+
+
+class MovesAnswer(_Answer):
+    """The sessions meant."""
+
+    sessions: list[MovingAnswer]
 
 
 class ProbeAnswer(_Answer):

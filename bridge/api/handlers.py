@@ -15,6 +15,7 @@ import orjson
 from bridge.api import answers
 from bridge.api.callers import CallerResolver, acting_for
 from bridge.api.connecting import ConnectHandlers
+from bridge.api.fleet import FleetHandlers
 from bridge.api.ports import Services, StoreState
 from bridge.api.problems import Problem, retry_after
 from bridge.api.routes import HTML, TEXT, Call, Reply
@@ -30,7 +31,7 @@ _POSITIONS_ENVELOPE = (
 )
 
 
-class Handlers(ConnectHandlers):
+class Handlers(ConnectHandlers, FleetHandlers):
     """One method per handler name of the route table."""
 
     def __init__(self, services: Services, resolver: CallerResolver, openapi: bytes, docs: bytes) -> None:
@@ -112,10 +113,13 @@ class Handlers(ConnectHandlers):
         vitals = self._services.vitals
         stores, brokers = vitals.stores(), self._sessions.brokers()
         counts = dict(self._sessions.counts())
+        fleet = self._services.fleet
+        ownership = None if fleet is None else fleet.standing()
         well = (
             all(store.state == "up" for store in stores.values())
             and all(broker.state not in ("down", "maintenance") for broker in brokers.values())
-            and not counts.get("fenced")  # another process took sessions over; moments, in a deploy
+            and not counts.get("fenced")  # a store refused records: moments, unless somebody else writes
+            and (ownership is None or ownership.state != "suspended")
         )
         body = {
             "status": "ok" if well and not self.draining else "degraded",
@@ -133,6 +137,7 @@ class Handlers(ConnectHandlers):
                 "cpuPercent": vitals.cpu_percent(),
                 "loopLagMs": round(vitals.loop_lag_ms(), 1),
             },
+            "ownership": None if ownership is None else answers.render(answers.OwnershipAnswer, ownership),
         }
         return Reply(body)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from bridge.brokers.base import ChannelHealth, ConsentScope, Environment
 from bridge.cache.store import Stored
 from bridge.credentials.views import Begun, Connected, CoveredAccounts, Entered, Returned
 from bridge.runtime.clock import Clock
-from bridge.sessions.views import Explanation, SessionPage, SessionView
+from bridge.sessions.views import Explanation, FleetView, Moving, OwnershipView, SessionPage, SessionView
 
 
 class Sessions(Protocol):
@@ -51,6 +51,20 @@ class Sessions(Protocol):
     def counts(self) -> Mapping[str, int]: ...
 
     def brokers(self) -> Mapping[str, ChannelHealth]: ...
+
+
+class Fleet(Protocol):
+    """All processes on the database, as operators see them. Raises NotFound, Conflict, Unavailable."""
+
+    def standing(self) -> OwnershipView: ...
+
+    async def view(self) -> FleetView: ...
+
+    async def drain(self, owner: str, *, draining: bool, actor: str) -> str: ...
+
+    async def move(
+        self, user_key: str, *, broker: str | None, account_id: str | None, to: str | None, actor: str
+    ) -> Sequence[Moving]: ...
 
 
 class Records(Protocol):
@@ -127,8 +141,8 @@ class Services:
     """Everything the handlers work with.
 
     `is_fresh(status, stale_after, now_ms)`: the freshness rule of the record. `metrics()`: the Prometheus text.
-    `default_broker`: what the older paths mean when they name no broker. `connecting`, `credentials`: None where the
-    operator has not configured them.
+    `default_broker`: what the older paths mean when they name no broker. `connecting`, `credentials`, `fleet`: None
+    where the operator has not configured them.
     """
 
     sessions: Sessions
@@ -140,3 +154,4 @@ class Services:
     default_broker: str
     connecting: Connecting | None = None
     credentials: StoredCredentials | None = None
+    fleet: Fleet | None = None

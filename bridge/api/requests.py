@@ -76,6 +76,24 @@ class StopWebsocketRequest(StopRequest):
     broker: BrokerName | None = None  # type: ignore[assignment]
 
 
+ProcessName = Annotated[str, Field(pattern=r"^[0-9a-f]{1,12}$", description="A process, or how its name begins.")]
+
+
+class DrainRequest(_Request):
+    """Which process shall give up its sessions, or take sessions again."""
+
+    owner: ProcessName
+    draining: bool = True
+
+
+class MoveRequest(_Request):
+    """Which sessions of the user, and where to."""
+
+    broker: BrokerName | None = None
+    account_id: AccountId | None = None
+    to: ProcessName | None = Field(None, description="Empty: the process with the most room.")
+
+
 class NoQuery(_Query):
     """No parameters."""
 

@@ -134,6 +134,19 @@ def _ops(path: str, handler: str, summary: str, answer: type[Any], access: Acces
     return Route("GET", versioned, access, handler, summary, answer, aliases, **more)
 
 
+def _wish(path: str, handler: str, summary: str, answer: type[Any], body: type[Any]) -> Route:
+    """An operator's wish: stored now, carried out by the processes concerned."""
+    versioned, aliases = _api(path)
+    problems = (*_BODY, "not-found", "conflict", "unavailable")
+    return Route(
+        *("POST", versioned, Access.OPS, handler, summary, answer, aliases),
+        body=body,
+        query=requests.NoQuery,
+        status=202,
+        problems=problems,
+    )
+
+
 _BODY = ("invalid-input", "draining", "too-large", "unsupported-media-type", "request-timeout")
 _CONNECTING = ("connect-unknown", "connect-expired", "connect-used")
 _COMPLETING = ("connect-other-user", "connect-refused", "connect-failed")
@@ -233,6 +246,29 @@ ROUTES: tuple[Route, ...] = (
         Access.OPS_OR_USER,
         query=requests.NoQuery,
         problems=("invalid-input", "not-found", "conflict"),
+    ),
+    _ops(
+        "/fleet",
+        "fleet",
+        "The processes that share the database: shares, leases, versions",
+        answers.FleetAnswer,
+        Access.OPS,
+        query=requests.NoQuery,
+        problems=("conflict", "unavailable"),
+    ),
+    _wish(
+        "/fleet/drain",
+        "drain_process",
+        "Let a process give up its sessions",
+        answers.DrainAnswer,
+        requests.DrainRequest,
+    ),
+    _wish(
+        "/sessions/{userKey}/move",
+        "move_sessions",
+        "Let another process serve the sessions of a user",
+        answers.MovesAnswer,
+        requests.MoveRequest,
     ),
     _stored(
         "GET",

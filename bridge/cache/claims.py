@@ -23,7 +23,7 @@ async def claim(entries: Sequence[Entry], primary: Contact, copies: Sequence[Con
     Raises StoreUnavailable when the primary does not answer; the entries then keep what they had.
     """
     keys = [key for entry in entries for key in entry.keys]
-    fences = await _ask(primary, keys, 0, clock)
+    fences = await _ask(primary, keys, max(entry.floor for entry in entries), clock)
     answers = [await _ask_copy(copy, keys, max(fences), clock) for copy in copies if copy.usable]
     claimed = [answer for answer in answers if answer is not None]
     if claimed:

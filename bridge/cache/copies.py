@@ -7,7 +7,7 @@ turns out to have lost its data, it asks for everything again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from random import Random
 from typing import Protocol
@@ -33,7 +33,7 @@ class CopyListener(Protocol):
 
 
 class Copy:
-    """The writer of one copy."""
+    """The writer of one copy. `allowed`: whether this process may write at all."""
 
     def __init__(
         self,
@@ -44,8 +44,10 @@ class Copy:
         rng: Random,
         interval_s: float,
         observer: FlushObserver | None,
+        allowed: Callable[[], bool],
     ) -> None:
         self.contact = Contact(store, "copy")
+        self._allowed = allowed
         self._listener = listener
         self._clock = clock
         self._rng = rng
@@ -73,7 +75,7 @@ class Copy:
             if not self.contact.usable:
                 await asyncio.sleep(self.contact.retry_delay(self._rng))
                 await self._probe()
-            elif self._pending:
+            elif self._pending and self._allowed():
                 await self._write_chunk()
             else:
                 await self._idle()

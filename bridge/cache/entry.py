@@ -30,13 +30,15 @@ class Entry:
     """One session's place in the cache.
 
     `keys[0]` is canonical, the others are copies for migration (dual mode): same fence, version and document.
-    `fence` None until claimed. `version` counts the records made under this fence. `last_flush_at_ms`: when the
-    primary last accepted a record (Unix ms). `stale_after_ms`, `live`: of the record last made.
+    `fence` None until claimed, never below `floor`, which is the fence of the session's ownership. `version` counts the
+    records made under this fence. `last_flush_at_ms`: when the primary last accepted a record (Unix ms).
+    `stale_after_ms`, `live`: of the record last made.
     """
 
     keys: tuple[str, ...]
     source: RecordSource = field(repr=False)
     fence: int | None = None
+    floor: int = 0
     version: int = 0
     last_flush_at_ms: int | None = None
     stale_after_ms: int | None = None

@@ -25,13 +25,15 @@ from bridge.runtime.tasks import CrashHandler, Tasks
 RELEASE_WAIT_S = 3.0
 PATIENCE = 0.5  # share of a drain's time in which the primary must have said something
 CUT_OFF_S = 0.2
+HELD_S = 0.1  # how often to look whether writing is allowed again
 GRAIN_S = 0.001  # no timer is finer, so that two clocks of unlike resolution never spin
 
 
 class Flusher:
     """Writes the records of every registered session to the primary store and its copies.
 
-    `stores[0]` is the primary. `on_written` gets what was just written, for the in-process tier of readers.
+    `stores[0]` is the primary. `on_written` gets what was just written, for the in-process tier of readers. `allowed`:
+    whether this process may write at all; while it may not, everything waits, coalesced.
     """
 
     def __init__(
@@ -45,37 +47,38 @@ class Flusher:
         observer: FlushObserver | None = None,
         on_written: Callable[[Sequence[Write]], None] | None = None,
         on_crash: CrashHandler | None = None,
+        allowed: Callable[[], bool] = lambda: True,
     ) -> None:
         self._clock = clock
         self._on_written = on_written
+        self._allowed = allowed
         self._tasks = Tasks("flusher", on_crash)
         self._plan = FlushPlan(interval_s=interval_s, mode=mode, rng=rng, now=clock.monotonic())
         self._primary = Primary(stores[0], clock=clock, rng=rng, interval_s=interval_s, observer=observer)
         self._maker = RecordMaker(clock, lambda entry: self._entries.get(entry.keys[0]) is entry)
         self._copies = [
-            Copy(store, self, clock=clock, rng=rng, interval_s=interval_s, observer=observer) for store in stores[1:]
+            Copy(store, self, clock=clock, rng=rng, interval_s=interval_s, observer=observer, allowed=allowed)
+            for store in stores[1:]
         ]
         self._entries: dict[str, Entry] = {}  # by canonical key
         self._by_key: dict[str, Entry] = {}  # by every key
         self._leaving: set[Entry] = set()  # released, last state not yet written
-        self._wake = asyncio.Event()
-        self._progress = asyncio.Event()
+        self._wake, self._progress = asyncio.Event(), asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
         self.alive_at = clock.monotonic()
-        self.fenced = 0
-        self.unstorable = 0
+        self.fenced = self.unstorable = 0
 
     # ------------------------------------------------------------ for sessions
 
-    def register(self, keys: tuple[str, ...], source: RecordSource) -> Entry:
+    def register(self, keys: tuple[str, ...], source: RecordSource, *, fence: int = 0) -> Entry:
         """Begin to write this source's records under `keys` (canonical first). The first one is written at once.
 
-        A key that is still registered is taken over with its fence and version.
+        A key that is still registered is taken over with its fence and version, unless that is below `fence`.
         """
-        entry = Entry(keys, source)
+        entry = Entry(keys, source, floor=fence)
         old = self._entries.get(keys[0])
         if old is not None:
-            if old.keys == keys and not old.fenced:
+            if old.keys == keys and not old.fenced and (old.fence or 0) >= fence:
                 entry.fence, entry.version = old.fence, old.version
                 entry.last_flush_at_ms = old.last_flush_at_ms
             self._forget(old)
@@ -106,6 +109,12 @@ class Flusher:
         self._leaving.add(entry)
         self.mark(entry, urgent=True)
         await self._until(lambda: entry not in self._leaving, RELEASE_WAIT_S)
+
+    def forget(self, entry: Entry) -> None:
+        """Write nothing more for this entry: its session is another process's."""
+        if self._entries.get(entry.keys[0]) is entry:
+            self._forget(entry)
+            entry.fenced = True
 
     # ------------------------------------------------------------ for the app
 
@@ -164,8 +173,9 @@ class Flusher:
         primary = self._primary.contact
         stores = {primary.store.name: primary.health(unwritten)}
         for copy in self._copies:
-            waiting = copy.waiting if copy.contact.usable else len(self._entries)
-            stores[copy.contact.store.name] = copy.contact.health(waiting)
+            stores[copy.contact.store.name] = copy.contact.health(
+                copy.waiting if copy.contact.usable else len(self._entries)
+            )
         return stores
 
     @property
@@ -218,6 +228,9 @@ class Flusher:
         while True:
             await self._wait_for_work()
             self.alive_at = self._clock.monotonic()
+            if not self._allowed():
+                await asyncio.sleep(HELD_S)
+                continue
             if await self._primary.probe():
                 self._write_everything()
             self._plan.tick(self._clock.monotonic(), self._entries.values())
@@ -252,7 +265,7 @@ class Flusher:
 
     async def _renew(self) -> None:
         """Write again what will soon stop looking fresh, if the broker was heard since its last record."""
-        now = self._clock.monotonic()  # one reading of the clock, so that nothing is looked at twice
+        now = self._clock.monotonic()  # one reading, so that nothing is looked at twice
         while found := self._plan.renewals(now, CHUNK):
             for entry in found:
                 if self._maker.would_extend(entry):
@@ -269,9 +282,11 @@ class Flusher:
             unclaimed = [entry for entry in entries if entry.fence is None]
             if unclaimed:
                 await claim(unclaimed, self._primary.contact, [copy.contact for copy in self._copies], self._clock)
-                await self._recall(unclaimed)
+                await self._primary.recall(unclaimed)
             made = await self._make(entries)
             writes = [write for _, own in made for write in own]
+            if not self._allowed():  # what took so long may have been a frozen process
+                return self._plan.put_back(entries)
             refusals = await self._primary.write(writes) if writes else []
         except (StoreUnavailable, TimeoutError) as error:
             self._plan.put_back(entries)
@@ -294,13 +309,6 @@ class Flusher:
         self._hand_on(accepted)
         if self._primary.contact.lost_data():
             self._write_everything()
-
-    async def _recall(self, entries: list[Entry]) -> None:
-        """Show sessions what stood under their keys; after the claim, so that nobody can write there any more."""
-        held = await self._primary.read([entry.keys[0] for entry in entries])
-        for entry, stored in zip(entries, held, strict=True):
-            if stored is not None and stored.document:
-                entry.source.recall(stored.document)
 
     async def _flush_to_copies(self, entries: list[Entry]) -> None:
         """While the primary is away, what it has claimed goes to the copies alone; the rest waits, coalesced."""

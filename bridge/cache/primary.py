@@ -6,11 +6,12 @@ It decides nothing about entries. Every call ends in time and says plainly wheth
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from random import Random
 
 from bridge.cache.contact import CHUNK_DEADLINE_S, PROBE_DEADLINE_S, Contact
-from bridge.cache.entry import FlushObserver
-from bridge.cache.store import Refusal, Store, Stored, StoreUnavailable, Write
+from bridge.cache.entry import Entry, FlushObserver
+from bridge.cache.store import Refusal, Store, StoreUnavailable, Write
 from bridge.runtime.clock import Clock
 from bridge.telemetry.tracing import TRACER
 
@@ -40,10 +41,16 @@ class Primary:
             self._observer.flushed(self.contact.store.name, len(writes), now - began)
         return refusals
 
-    async def read(self, keys: list[str]) -> list[Stored | None]:
-        """Read records. Raises as `write`."""
+    async def recall(self, entries: Sequence[Entry]) -> None:
+        """Show sessions what stood under their keys; after the claim, so that nobody can write there any more.
+
+        Raises as `write`.
+        """
         async with asyncio.timeout(CHUNK_DEADLINE_S):
-            return await self.contact.store.read(keys)
+            held = await self.contact.store.read([entry.keys[0] for entry in entries])
+        for entry, stored in zip(entries, held, strict=True):
+            if stored is not None and stored.document:
+                entry.source.recall(stored.document)
 
     def failed(self, error: Exception) -> None:
         """The store could not be used: leave it alone until `probe_at`."""

@@ -88,6 +88,24 @@ class Reader:
             self._remember(newest)
         return newest
 
+    async def many(self, keys: Sequence[str]) -> list[Stored | None]:
+        """The newest record known under each key, for listings: nothing is remembered, no tier is counted.
+
+        Never raises: what no store answers for is None.
+        """
+        newest: dict[str, Stored | None] = dict.fromkeys(keys)
+        missing = list(keys)
+        for store in self._order:
+            try:
+                async with asyncio.timeout(READ_DEADLINE_S):
+                    found = await store.read(missing) if missing else []
+            except (StoreUnavailable, TimeoutError):
+                continue
+            for key, stored in zip(missing, found, strict=False):
+                newest[key] = _newer(stored, newest[key])
+            missing = [key for key in missing if (held := newest[key]) is None or not self._fresh(held)]
+        return [newest[key] for key in keys]
+
     def offer(self, writes: Sequence[Write]) -> None:
         """Take over records just written by this process, for keys that somebody reads here."""
         for write in writes:

@@ -15,6 +15,8 @@ _AWAITS = {
     **dict.fromkeys(TIMED_STATES, "timer"),
     State.REFRESHING: "refresh",
     State.ACTION_REQUIRED: "user",
+    State.SUSPENDED: "lease",
+    State.FENCED: "lease",
 }
 _NEXT = {
     State.CONNECTING: "It connects to the broker now.",
@@ -28,7 +30,8 @@ _NEXT = {
     State.ACTION_REQUIRED: "Nothing until the user has acted and the session is started again.",
     State.DRAINING: "Another process, or this one after its restart, takes over.",
     State.STOPPED: "Nothing until it is started again.",
-    State.FENCED: "Nothing here: another process serves it. An explicit start would take it back.",
+    State.FENCED: "Whoever owns it by the database serves it; if that is this process, it takes it back after a while.",
+    State.SUSPENDED: "It logs in again when this process reaches its database, or another process takes it over.",
 }
 _START_AGAIN = "Then start the session again."
 _UNBLOCK = {
@@ -118,15 +121,23 @@ def fills_of(session: Session) -> tuple[FillView, ...]:
     )
 
 
-def explain_stored(wanted: bool, view: SessionView) -> Explanation:
-    """The same for a session that this process knows from the store only."""
-    what_next = "It is brought back with the others after the restart." if wanted else _NEXT[State.STOPPED]
+def explain_stored(wanted: bool, view: SessionView, *, served_by: str | None, shared: bool) -> Explanation:
+    """The same for a session that this process knows from the store only. `shared`: others may serve it."""
+    if not wanted:
+        what_next = _NEXT[State.STOPPED]
+    elif served_by is not None:
+        what_next = f"Process {served_by} serves it; here is known what its record says."
+    elif shared:
+        what_next = "No process serves it at the moment; one takes it over within seconds."
+    else:
+        what_next = "It is brought back with the others after the restart."
+    unblock = _UNBLOCK.get(view.reason.code) if wanted and view.reason is not None else None
     return Explanation(
         session=view,
         chain=(),
-        awaits="admission" if wanted else "nothing",
+        awaits="nothing" if not wanted else "admission" if served_by is None else "owner",
         what_next=what_next,
-        unblock=None,
+        unblock=unblock,
         next_attempt_at=None,
         queue_position=None,
         queue_length=0,

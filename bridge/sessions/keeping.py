@@ -1,9 +1,10 @@
 """Keeps sessions and what is stored of them together: brings wanted sessions back, follows, and notes what changed.
 
-One task beside the supervisor. The first thing it does is the resume after a start: wanted rows in pages, accounts at
-risk first. From then on it follows what others store, settles calls that had no answer, ends idle sessions and forgets
-those that are over. While the store is away nothing of this happens and every session goes on as it is. Invariant:
-what runs differs from what is stored for a bounded time only, once the store answers.
+One task beside the supervisor. Alone, the first thing it does is the resume after a start: wanted rows in pages,
+accounts at risk first; where several processes share the rows, they come by claims (`ownership`), and only those of
+this process are its business. From then on it follows what others store, settles calls that had no answer, ends idle
+sessions and forgets those that are over. While the store is away nothing of this happens. Invariant: what runs differs
+from what is stored for a bounded time only, once the store answers.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from functools import partial
+
+from cachetools import LRUCache
 
 from bridge.brokers.base import ReasonCode
 from bridge.runtime.clock import Clock
 from bridge.sessions.desired import DesiredSessions, Identity, Note, StoredSession
 from bridge.sessions.roster import Roster
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import State
 from bridge.sessions.supervisor import Supervisor
-from bridge.sessions.turns import Turns
+from bridge.sessions.turns import Turns, Where
 from bridge.telemetry.audit import Action, Audit, Detail
 from core.errors import BridgeError, Unavailable
 from core.user_key import short_key
@@ -30,11 +35,13 @@ TICK_S = 5.0
 SHORTEST_S = 0.05
 RETRY_S = 1.0  # while the store is away
 FOLLOW_S = 20.0
+CHANGED_WITHIN_S = 10.0  # by the store's clock: longer than any transaction and any pause between two looks
 USES_S = 3600.0  # uses are stored so often at most
 IDLE_SHARE = 0.1  # of the idle time: how late a session may end
 FORGET_S = 900.0  # ended sessions stay in the table so long
 PAGE = 500
 AT_ONCE = 50  # sessions, then the loop gets a breath
+USES_KNOWN = 50_000
 _OVER = (State.STOPPED, State.FENCED, State.DRAINING)
 
 Page = Callable[[Identity | None], Awaitable[list[StoredSession]]]
@@ -50,6 +57,7 @@ class Keeper:
         roster: Roster,
         turns: Turns,
         desired: DesiredSessions,
+        standing: Standing,
         brokers: Collection[str],
         clock: Clock,
         audit: Audit,
@@ -60,6 +68,7 @@ class Keeper:
         self._roster = roster
         self._turns = turns
         self._desired = desired
+        self._standing = standing
         self._brokers = brokers
         self._clock = clock
         self._audit = audit
@@ -69,11 +78,16 @@ class Keeper:
         self._wake = asyncio.Event()
         self._away = False
         self._left_out: set[str] = set()  # said in the log already
+        self._used_elsewhere: LRUCache[Where, float] = LRUCache(USES_KNOWN)  # monotonic s
         self.resumed = False
 
     def wake(self) -> None:
-        """There is a doubt to settle."""
+        """There is something to settle or to look at."""
         self._wake.set()
+
+    def used_elsewhere(self, where: Where) -> None:
+        """A record was read here whose session another process serves."""
+        self._used_elsewhere[where] = self._clock.monotonic()
 
     async def run(self) -> None:
         """One round after the other."""
@@ -91,11 +105,13 @@ class Keeper:
             await self._pause()
 
     async def _round(self) -> None:
-        if not self.resumed:
+        if not (self.resumed or self._standing.shared):
             await self._resume()
         elif self._desired.shared and self._clock.monotonic() >= self._follow_at:
             await self._follow()
             self._follow_at = self._clock.monotonic() + FOLLOW_S
+        elif self._standing.shared:
+            await self._look()
         await self._settle()
         await self._note(uses=False)
         if self._clock.monotonic() >= self._uses_at:
@@ -117,7 +133,7 @@ class Keeper:
         if self._away:
             await asyncio.sleep(RETRY_S)
             return
-        seconds = min(TICK_S, max(SHORTEST_S, self._uses_at - self._clock.monotonic()))
+        seconds = min(TICK_S, self._standing.look_every_s, max(SHORTEST_S, self._uses_at - self._clock.monotonic()))
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -145,7 +161,7 @@ class Keeper:
         def compare(row: StoredSession) -> bool:
             session = self._roster.find(row)
             if session is None:
-                return self._bring_back(row)
+                return self.take_up(row)
             seen.add(session)
             if session.command != row.command:
                 self._roster.doubts.add((row.user_key, row.broker))
@@ -157,8 +173,26 @@ class Keeper:
             if session not in seen and session.state not in _OVER:
                 self._roster.doubts.add((session.user_keys.canonical, session.broker))
 
+    async def _look(self) -> None:
+        """Of the rows of this process, those that others have just stored something of."""
+        owner = self._standing.owner
+
+        async def changed(after: Identity | None) -> list[StoredSession]:
+            return await self._desired.changed(owner, CHANGED_WITHIN_S) if after is None else []
+
+        def compare(row: StoredSession) -> bool:
+            session = self._roster.find(row)
+            if session is None and row.wanted:
+                return self.take_up(row)
+            if session is not None and session.command != row.command:
+                self._roster.doubts.add((row.user_key, row.broker))
+            return False
+
+        await self._each_page(changed, compare)
+
     def _wanted(self, *, at_risk: bool) -> Page:
-        return lambda after: self._desired.wanted(at_risk=at_risk, after=after, limit=PAGE)
+        owner = self._standing.filter
+        return lambda after: self._desired.wanted(at_risk=at_risk, after=after, limit=PAGE, owner=owner)
 
     async def _each_page(self, page: Page, act: Callable[[StoredSession], bool]) -> int:
         """Act on every row of all pages, except those of users who had a turn since their page was read.
@@ -168,26 +202,45 @@ class Keeper:
         after: Identity | None = None
         count = 0
         while True:
-            with self._turns.watch() as had_turn:
-                rows = await page(after)
-                for number, row in enumerate(rows, 1):
-                    where = (row.user_key, row.broker)
-                    if where not in had_turn and not self._turns.taken(where):
-                        count += act(row)
-                    else:
-                        self._roster.doubts.add(where)  # read again, in its turn
-                    if number % AT_ONCE == 0:
-                        await asyncio.sleep(0)
+            rows, acted = await self.each(partial(page, after), act)
+            count += acted
             if len(rows) < PAGE:
                 return count
             after = rows[-1].identity
 
-    def _bring_back(self, row: StoredSession) -> bool:
-        if self._supervisor.machine.draining or self._roster.find(row) is not None or not self._can_run(row):
+    async def each(
+        self, read: Callable[[], Awaitable[list[StoredSession]]], act: Callable[[StoredSession], bool]
+    ) -> tuple[list[StoredSession], int]:
+        """Read rows and act on each of them, except on those of users who had a turn meanwhile, who are in doubt then.
+
+        Returns the rows, and how many `act` said yes to.
+        """
+        count = 0
+        with self._turns.watch() as had_turn:
+            rows = await read()
+            for number, row in enumerate(rows, 1):
+                where = (row.user_key, row.broker)
+                if where not in had_turn and not self._turns.taken(where):
+                    count += act(row)
+                else:
+                    self._roster.doubts.add(where)  # read again, in its turn
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        return rows, count
+
+    def take_up(self, row: StoredSession) -> bool:
+        """Run the session of a wanted row, or end one whose last record is owed, if it is this process's business."""
+        if self._supervisor.machine.draining or not self._standing.is_ours(row) or not self._can_run(row):
             return False
+        if not row.wanted:
+            return self._end_left_over(row)
         self._roster.run(row, resumed=True)
-        self._audit.record(Action.RESUME, user_key=row.user_key, actor="bridge", detail=_about(row))
+        detail: Detail = {**_about(row), **({"fence": row.fence, "owner": row.owner} if row.owner else {})}
+        self._audit.record(Action.RESUME, user_key=row.user_key, actor="bridge", detail=detail)
         return True
+
+    def _bring_back(self, row: StoredSession) -> bool:
+        return self._roster.find(row) is None and self.take_up(row)
 
     def _end_left_over(self, row: StoredSession) -> bool:
         if self._roster.find(row) is not None or not self._can_run(row):
@@ -224,6 +277,12 @@ class Keeper:
     async def _note(self, *, uses: bool) -> None:
         """Store what changed since it was last stored, in batches."""
         now = self._clock.monotonic()
+        if uses and self._used_elsewhere:
+            told = list(self._used_elsewhere.items())
+            await self._desired.used([(*where, now - at) for where, at in told])
+            for where, at in told:
+                if self._used_elsewhere.get(where) == at:
+                    del self._used_elsewhere[where]
         noted = list(self._changes(now, uses))
         for start in range(0, len(noted), PAGE):
             batch = noted[start : start + PAGE]
@@ -246,10 +305,11 @@ class Keeper:
                 yield session, Note(identity, at_risk=at_risk, used_ago_s=used_ago_s, recorded=recorded)
 
     async def _end_idle(self) -> None:
-        """End what nobody used for long; a use that is not stored yet counts."""
+        """End what nobody used for long; a use that is not stored yet counts, if it was here."""
         if self._idle_after_s is None:
             return
-        for row in await self._desired.idle(self._idle_after_s, PAGE):
+        owner = self._standing.filter
+        for row in await self._desired.idle(self._idle_after_s, PAGE, owner=owner):
             where = (row.user_key, row.broker)
             async with self._turns.take(where):
                 session = self._roster.find(row)
@@ -257,7 +317,7 @@ class Keeper:
                     continue
                 self._roster.doubts.add(where)  # until it is known what was stored
                 ended = await self._desired.stop(
-                    *where, row.account_id or "", reason=ReasonCode.IDLE, idle_for_s=self._idle_after_s
+                    *where, row.account_id or "", reason=ReasonCode.IDLE, idle_for_s=self._idle_after_s, owner=owner
                 )
                 self._roster.doubts.discard(where)
                 for each in ended:

@@ -1,22 +1,22 @@
-"""Listings of sessions: those of this process, and from the store those that have ended and were forgotten here.
+"""Listings of sessions: those of this process as they are, and from the store those that ended or are served elsewhere.
 
-Reads only. A session of this process always stands for its stored row. While the store is away, what this process has
-is shown alone, if it has anything of what was asked for.
+Reads only. A session of this process stands for its stored row, unless the row says that another process serves it.
+While the store is away, what this process has is shown alone, if it has anything of what was asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from bridge.brokers.base import ReasonCode
-from bridge.sessions import reactions
-from bridge.sessions.defaults import keys_of_row
 from bridge.sessions.desired import DesiredSessions, Identity, StoredSession
+from bridge.sessions.elsewhere import Elsewhere
 from bridge.sessions.explain import explain, explain_stored, view_of
 from bridge.sessions.machine import Machine
+from bridge.sessions.ownership.fleet import FleetLook
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import STATUS_OF, State, status_name
 from bridge.sessions.table import KEY_LENGTH
 from bridge.sessions.views import Explanation, SessionPage, SessionView
@@ -25,20 +25,33 @@ from core.errors import InvalidInput, NotFound, Unavailable
 log = logging.getLogger(__name__)
 
 STORE_DEADLINE_S = 2.0
+SCANNED_AT_ONCE = 500
+SCANNED_AT_MOST = 5000  # rows for one page by status; a page may then be short, and go on
 _STATUSES = frozenset(status_name(state) for state in STATUS_OF)
 _STOPPED = status_name(State.STOPPED)
 _Found = Session | StoredSession
 
 
 class Listing:
-    """Pages, users, explanations. `owner` names this process; `copies`: users have a second, plain key (dual mode)."""
+    """Pages, users, explanations. `copies`: users have a second, plain key. `look`: the fleet as last seen."""
 
-    def __init__(self, machine: Machine, desired: DesiredSessions, owner: str, *, copies: bool) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        desired: DesiredSessions,
+        standing: Standing,
+        elsewhere: Elsewhere,
+        *,
+        copies: bool,
+        look: Callable[[], FleetLook | None],
+    ) -> None:
         self._machine = machine
         self._table = machine.table
         self._desired = desired
-        self._owner = owner
+        self._standing = standing
+        self._elsewhere = elsewhere
         self._copies = copies
+        self._look = look
 
     async def page(self, *, status: str | None, broker: str | None, after: str | None, limit: int) -> SessionPage:
         """A page in the order of user key, broker and account. `after`: the `next` of the page before.
@@ -50,6 +63,17 @@ class Listing:
         if limit < 1:
             raise InvalidInput("limit is at least 1", field="limit")
         start = None if after is None else _parse_cursor(after)
+        if self._standing.shared:
+            try:
+                return await self._fleet_page(status, broker, start, limit)
+            except (Unavailable, TimeoutError):
+                log.info("the store is away: only sessions of this process are listed")
+        return await self._own_page(status, broker, start, limit)
+
+    async def _own_page(
+        self, status: str | None, broker: str | None, start: Identity | None, limit: int
+    ) -> SessionPage:
+        """What is here, and what has ended."""
         here = [
             session
             for session in self._table
@@ -67,20 +91,73 @@ class Listing:
         page = order[:limit]
         following = page[-1] if len(order) > limit else until
         return SessionPage(
-            tuple(self._view(found[key]) for key in page), total, ":".join(following) if following else None
+            tuple(await self._views([found[key] for key in page])), total, _cursor(following) if following else None
         )
+
+    # ------------------------------------------------------------ all processes
+
+    async def _fleet_page(
+        self, status: str | None, broker: str | None, start: Identity | None, limit: int
+    ) -> SessionPage:
+        """All stored rows, in their order, each as whoever serves it has it."""
+        found: list[SessionView] = []
+        after, scanned, more = start, 0, True
+        at_once = limit + 1 if status is None else SCANNED_AT_ONCE
+        total = 0
+        while more and len(found) <= limit and scanned < SCANNED_AT_MOST:
+            async with asyncio.timeout(STORE_DEADLINE_S):
+                rows, total = await self._desired.page(broker=broker, after=after, limit=at_once)
+            views = await self._views([self._here_or_stored(row) for row in rows])
+            found += [view for view in views if status in (None, view.status)]
+            scanned, more = scanned + len(rows), len(rows) == at_once
+            after = rows[-1].identity if rows else after
+        page, following = found[:limit], after if more else None
+        if len(found) > limit:
+            last = page[-1]
+            following = (last.user_key, last.broker, last.account_id or "")
+        if status is not None:
+            whole = start is None and following is None
+            total = len(found) if whole else await self._count(status, broker)
+        return SessionPage(tuple(page), total, _cursor(following) if following else None)
+
+    async def _count(self, status: str, broker: str | None) -> int:
+        """How many sessions have a status, as the processes last said."""
+        if status == _STOPPED:
+            return (await self._desired.ended(broker=broker, after=None, limit=1))[1]
+        count = sum(
+            status_name(session.state) == status and broker in (None, session.broker) for session in self._table
+        )
+        look = self._look()
+        for process in look.processes if look is not None else ():
+            if process.owner != self._standing.owner:
+                for name, number in process.sessions.items():
+                    at, _, what = name.partition(" ")
+                    count += number if what == status and broker in (None, at) else 0
+        return count
+
+    def _here_or_stored(self, row: StoredSession) -> _Found:
+        """The session of a row, unless it is what is left of one that is served elsewhere by now."""
+        session = self._table.find(*_named(row))
+        if session is None or (not self._standing.is_ours(row) and (row.wanted or session.state is not State.STOPPED)):
+            return row
+        return session
+
+    # ------------------------------------------------------------ one user
 
     async def of_user(self, prefix: str) -> list[SessionView]:
         """A user's sessions. Raises InvalidInput, NotFound, Conflict as `SessionTable.by_prefix`, and Unavailable."""
-        return [self._view(each) for each in await self._of_user(prefix)]
+        return await self._views(await self._of_user(prefix))
 
     async def explain(self, prefix: str) -> list[Explanation]:
         """Why each of a user's sessions is as it is. Raises as `of_user`."""
+        found = await self._of_user(prefix)
+        views = await self._views(found)
+        owner, shared = self._standing.owner, self._standing.shared
         return [
-            explain(each, self._machine, self._owner)
+            explain(each, self._machine, owner)
             if isinstance(each, Session)
-            else explain_stored(each.wanted, self._view(each))
-            for each in await self._of_user(prefix)
+            else explain_stored(each.wanted, view, served_by=each.owner if shared else None, shared=shared)
+            for each, view in zip(found, views, strict=True)
         ]
 
     async def user_key(self, key: str) -> str:
@@ -99,34 +176,6 @@ class Listing:
             raise NotFound("no session of this user is known")
         return stored[0].user_key if stored else key
 
-    def stored_view(self, row: StoredSession) -> SessionView:
-        """A stored row without a session here, as listed: over, or about to be brought back."""
-        keys = keys_of_row(row.broker, (row.user_key,), row.account_id, row.default_account)
-        state = State.WAITING if row.wanted else State.STOPPED
-        ended = reactions.ENDS[row.ended or ReasonCode.STOPPED]
-        return SessionView(
-            serial=0,
-            user_key=row.user_key,
-            broker=row.broker,
-            environment=row.environment.value,
-            account_id=row.account_id,
-            status=status_name(state),
-            state=state.value,
-            reason=reactions.STARTING if row.wanted else ended,
-            since=row.stopped_at_ms or row.started_at_ms,
-            next_attempt_at=None,
-            attempts=0,
-            reconnects=0,
-            events=0,
-            last_event_at=None,
-            last_flush_at=None,
-            uptime_percent=0.0,
-            owner=self._owner,
-            fence=None,
-            version=0,
-            cache_key=keys[0] if keys else None,
-        )
-
     async def _of_user(self, prefix: str) -> Sequence[_Found]:
         here: list[Session] = []
         try:
@@ -144,8 +193,8 @@ class Listing:
             if not here:
                 raise
             stored = []
-        found: dict[Identity, _Found] = {row.identity: row for row in stored}
-        found.update({_identity(session): session for session in here})
+        found: dict[Identity, _Found] = {_identity(session): session for session in here}
+        found.update({row.identity: self._here_or_stored(row) for row in stored})
         if not found:
             raise NotFound("no session of this user is known")
         return [found[key] for key in sorted(found)]
@@ -164,8 +213,12 @@ class Listing:
                 raise
         return [], 0
 
-    def _view(self, found: _Found) -> SessionView:
-        return view_of(found, self._owner) if isinstance(found, Session) else self.stored_view(found)
+    async def _views(self, found: Sequence[_Found]) -> list[SessionView]:
+        """Each as listed, in the same order."""
+        stored = [each for each in found if not isinstance(each, Session)]
+        told = iter(await self._elsewhere.views(stored) if stored else ())
+        owner = self._standing.owner
+        return [view_of(each, owner) if isinstance(each, Session) else next(told) for each in found]
 
 
 def _identity(session: Session) -> Identity:
@@ -174,6 +227,10 @@ def _identity(session: Session) -> Identity:
 
 def _named(row: StoredSession) -> tuple[str, str, str | None]:
     return (row.user_key, row.broker, row.account_id)
+
+
+def _cursor(identity: Identity) -> str:
+    return ":".join(identity)
 
 
 def _parse_cursor(after: str) -> Identity:

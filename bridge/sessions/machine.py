@@ -90,7 +90,7 @@ class Machine:
     def open_record(self, session: Session) -> None:
         """Begin to write the session's record, if its key is known; what it says now is written at once."""
         if session.keys:
-            session.entry = self.recorder.register(session.keys, session)
+            session.entry = self.recorder.register(session.keys, session, fence=session.fence)
 
     def queue(self, session: Session) -> None:
         """Let a waiting session queue for its login, as soon as its previous task has ended."""

@@ -27,6 +27,12 @@ STOPPED = Reason(ReasonCode.STOPPED, "Stopped on request.")
 IDLE = Reason(ReasonCode.IDLE, "Ended because nobody had used it for long; it can be started again.")
 ENDS = {ReasonCode.STOPPED: STOPPED, ReasonCode.IDLE: IDLE}
 FENCED = Reason(ReasonCode.FENCED, "Another process serves this session now.")
+HANDED_OVER = Reason(ReasonCode.DRAINING, "Another process of the bridge takes over; the last known numbers are shown.")
+SUSPENDED = Reason(
+    ReasonCode.FENCED,
+    "The bridge cannot reach its database and may not act meanwhile; the last known numbers are shown.",
+)
+UNSERVED = Reason(ReasonCode.STARTING, "Waiting for a process of the bridge to take it over.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from bridge.sessions import reactions
 from bridge.sessions.defaults import keys_of_row
 from bridge.sessions.desired import StoredSession
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import RESTARTABLE, State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Where
@@ -36,8 +37,9 @@ class Roster:
     `doubts`: users for whom a store may hold something else than what runs, because a call had no answer.
     """
 
-    def __init__(self, supervisor: Supervisor, user_keys: UserKeyScheme) -> None:
+    def __init__(self, supervisor: Supervisor, user_keys: UserKeyScheme, standing: Standing) -> None:
         self._supervisor = supervisor
+        self._standing = standing
         self._table = supervisor.table
         self._user_keys = user_keys
         self._serials = itertools.count(1)
@@ -61,8 +63,12 @@ class Roster:
         if session is None:
             session = self._make(row)
             self._supervisor.start(session, resumed=resumed)
-        elif session.state in RESTARTABLE:
-            self._supervisor.start(session, resumed=resumed)
+        else:
+            session.fence = max(session.fence, row.fence)
+            if session.state in RESTARTABLE:
+                self._supervisor.start(session, resumed=resumed)
+            elif session.entry is not None and session.entry.floor < session.fence:
+                self._supervisor.machine.open_record(session)  # it was claimed anew
         self._follow(session, row)
         return session
 
@@ -100,6 +106,15 @@ class Roster:
         released = self._supervisor.remove(session)
         return [] if released is None else [released]
 
+    def lose(self, row: StoredSession) -> None:
+        """The row is not this process's: what is left of its session here goes, without a word to readers.
+
+        One that has ended, and that nobody wants, stays for the listings.
+        """
+        session = self.find(row)
+        if session is not None and (row.wanted or session.state is not State.STOPPED):
+            self._supervisor.let_go(session)
+
     def settle(self, where: Where, rows: Sequence[StoredSession]) -> None:
         """Follow all that is stored of a user at a broker, where it differs from what runs."""
         stored = {row.account_id for row in rows}
@@ -108,6 +123,9 @@ class Roster:
                 self._supervisor.remove(session)
         for row in rows:
             running = self.find(row)
+            if not self._standing.is_ours(row):
+                self.lose(row)
+                continue
             if running is not None and running.command == row.command:
                 continue
             if not row.wanted:
@@ -135,7 +153,7 @@ class Roster:
             keys=keys_of_row(row.broker, keys.all, row.account_id, row.default_account),
             desk=self._supervisor,
         )
-        session.stored_at_risk = row.at_risk
+        session.stored_at_risk, session.fence = row.at_risk, row.fence
         self._table.add(session)
         return session
 

@@ -8,49 +8,52 @@ the same answer for a repeated start; a default account that never moves (DESIGN
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 
-from bridge.brokers.base import Broker, ChannelHealth, Credential, Environment
+from bridge.brokers.base import Broker, ChannelHealth, Environment
 from bridge.credentials.grants import CredentialSource
+from bridge.db.notices import EVERYBODY
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import CrashHandler, Tasks
 from bridge.sessions import reactions
-from bridge.sessions.choosing import environment_of, unnamed_account
 from bridge.sessions.defaults import DefaultAccount, cache_keys, keys_of_row
-from bridge.sessions.desired import AlreadyWanted, DesiredSessions, Start
+from bridge.sessions.desired import AlreadyWanted, DesiredSessions, Start, StoredSession
+from bridge.sessions.elsewhere import Elsewhere, Records
 from bridge.sessions.explain import view_of
 from bridge.sessions.keeping import Keeper
 from bridge.sessions.listing import Listing
+from bridge.sessions.meaning import Meaning, not_stored, outcome
+from bridge.sessions.ownership.steward import Membership, Steward
 from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.roster import Roster
 from bridge.sessions.session import Recorder, Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import State, status_name
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Turns, Where
 from bridge.sessions.views import AccountChoice, Explanation, NoCredentials, SessionMetrics, SessionPage, SessionView
 from bridge.telemetry.audit import NO_AUDIT, Action, Audit
-from core.errors import BridgeError, Conflict, InvalidInput, NotFound, Unavailable
-from core.user_key import UserKeyMode, UserKeys, UserKeyScheme, normalise_user_id
+from core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from core.user_key import UserKeyMode, UserKeys, UserKeyScheme
 
-MOST_ACCOUNTS = 100  # of one user at one broker, ever started: whatever callers make up is kept
-CREDENTIAL_DEADLINE_S = 2.0
+log = logging.getLogger(__name__)
+
 DRAIN_RETRY_S = 5.0
-STORE_RETRY_S = 2.0
 RECORDED_WITHIN_S = 0.25  # a record is urgent for 100 ms; without a store nobody waits longer
 ERASE_WAIT_S = 5.0  # for the last records of a user, before the rows go
-_ACCOUNT_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _REFUSALS = (InvalidInput, NotFound, Conflict)  # said before anything was stored
 
 
 class SessionService:
-    """All sessions of this process. `owner` names the process in listings.
+    """All sessions of this process. `standing`: what it may do.
 
-    `desired`: where starts and stops are stored, None for the memory of this process. `idle_after_s`: sessions that
-    nobody started or read for so long end, None for never.
+    `desired`: where starts and stops are stored, None for the memory of this process. `membership`: of the fleet that
+    shares it, None where this process is alone. `records`: to tell of sessions that other processes serve.
+    `idle_after_s`: sessions that nobody started or read for so long end, None for never.
     """
 
     def __init__(  # noqa: PLR0913  what a whole room needs of the others, each by name
@@ -62,18 +65,18 @@ class SessionService:
         user_keys: UserKeyScheme,
         clock: Clock,
         rng: Random,
-        owner: str,
+        standing: Standing,
+        membership: Membership | None = None,
+        records: Records | None = None,
         desired: DesiredSessions | None = None,
         audit: Audit = NO_AUDIT,
         idle_after_s: float | None = None,
         on_crash: CrashHandler | None = None,
     ) -> None:
         self._brokers = brokers
-        self._credentials = credentials
         self._recorder = recorder
-        self._user_keys = user_keys
         self._clock = clock
-        self._owner = owner
+        self._standing = standing
         self._audit = audit
         self._desired: DesiredSessions = DesiredInMemory(clock) if desired is None else desired
         self._tasks = Tasks("sessions", on_crash)
@@ -85,22 +88,46 @@ class SessionService:
             clock=clock,
             rng=rng,
             tasks=self._tasks,
+            standing=standing,
             resolved=self._account_found,
         )
         self._table = self._supervisor.table
-        self._roster = Roster(self._supervisor, user_keys)
+        self._roster = Roster(self._supervisor, user_keys, standing)
+        self._meaning = Meaning(brokers, credentials, user_keys, self._desired, self._table)
         self._keeper = Keeper(
             supervisor=self._supervisor,
             roster=self._roster,
             turns=self._turns,
             desired=self._desired,
+            standing=standing,
             brokers=brokers.keys(),
             clock=clock,
             audit=audit,
             idle_after_s=idle_after_s,
         )
-        dual = user_keys.mode is UserKeyMode.DUAL
-        self._listing = Listing(self._supervisor.machine, self._desired, owner, copies=dual)
+        self.steward: Steward | None = None
+        if membership is not None:
+            self.steward = Steward(
+                membership,
+                standing=standing,
+                supervisor=self._supervisor,
+                turns=self._turns,
+                keeper=self._keeper,
+                brokers=sorted(brokers),
+                clock=clock,
+                rng=rng,
+                audit=audit,
+                counts=self._counts_for_others,
+            )
+        self._elsewhere = Elsewhere(standing, records, clock)
+        self._listing = Listing(
+            self._supervisor.machine,
+            self._desired,
+            standing,
+            self._elsewhere,
+            copies=user_keys.mode is UserKeyMode.DUAL,
+            look=lambda: None if self.steward is None else self.steward.look,
+        )
         self._draining = False
 
     # ------------------------------------------------------------ life
@@ -109,6 +136,8 @@ class SessionService:
         """Begin to act; wanted sessions of an earlier process come back in the background."""
         self._tasks.start(self._supervisor.run(), name="supervisor", essential=True)
         self._tasks.start(self._keeper.run(), name="keeper", essential=True)
+        if self.steward is not None:
+            self.steward.start(self._tasks)
 
     @property
     def resumed(self) -> bool:
@@ -120,8 +149,20 @@ class SessionService:
 
         The records are then ready for the flusher's last flush; sockets are closed by the brokers' own `close`.
         """
-        self._draining = True
+        self._draining = self._standing.ending = True
         await self._supervisor.drain(deadline_s)
+
+    async def leave(self) -> None:
+        """Let other processes take over at once; when every socket is closed. Raises Unavailable: later, then."""
+        if self.steward is not None:
+            await self.steward.leave()
+
+    def notice(self, whom: str) -> None:
+        """Another process has told `whom` to look. Cheap; never raises."""
+        if whom in (EVERYBODY, self._standing.owner):
+            self._keeper.wake()
+            if self.steward is not None:
+                self.steward.wake()
 
     async def close(self) -> None:
         """End every task."""
@@ -144,24 +185,20 @@ class SessionService:
         when several accounts are covered and none is named, Unavailable while draining, when credentials cannot be
         read or when the start cannot be stored. What only the broker can tell shows in the session instead.
         """
-        user_id, keys = self._user(user_id)
-        adapter = self._adapter(broker)
-        _check_account_id(account_id)
-        if environment is not None and environment not in adapter.capabilities.environments:
-            raise InvalidInput(f"{broker} has no {environment.value} environment", field="environment")
+        user_id, keys = self._meaning.user(user_id)
+        self._meaning.check(broker, account_id, environment)
         self._refuse_when_draining()
         where = (keys.canonical, broker)
         try:
-            credential = await self._stored_credential(user_id, broker)
-            account_id, environment = await self._which(where, adapter, credential, account_id, environment)
+            account_id, environment = await self._meaning.which(user_id, where, account_id, environment)
             self._refuse_when_draining()
             async with self._command(where):
-                session = await self._store_start(Start(user_id, *where, account_id, environment))
+                started = await self._store_start(Start(user_id, *where, account_id, environment))
         except (NoCredentials, AccountChoice, Unavailable) as error:
-            self._record(Action.START, keys, broker, actor, outcome=_outcome(error))
+            self._record(Action.START, keys, broker, actor, outcome=outcome(error))
             raise
         self._record(Action.START, keys, broker, actor)
-        return self._view(session)
+        return self._view(started) if isinstance(started, Session) else (await self._elsewhere.views([started]))[0]
 
     async def stop(
         self, *, user_id: str, broker: str, account_id: str | None = None, actor: str = "bridge"
@@ -171,21 +208,21 @@ class SessionService:
         Raises NotFound when no such session was ever started, Unavailable when the stop cannot be stored: the session
         then goes on.
         """
-        _, keys = self._user(user_id)
-        self._adapter(broker)
-        _check_account_id(account_id)
+        _, keys = self._meaning.user(user_id)
+        self._meaning.check(broker, account_id)
         where = (keys.canonical, broker)
         try:
             async with self._command(where):
-                rows = await self._desired.stop(*where, account_id)
+                rows = await self._desired.stop(*where, account_id, owner=self._standing.claims_for)
                 if not rows:
                     raise NotFound("no such session was ever started")
-                stopped = [(row, self._roster.end(row)) for row in rows]
+                stopped = [(row, self._roster.end(row) if self._standing.is_ours(row) else None) for row in rows]
         except Unavailable as error:
-            self._record(Action.STOP, keys, broker, actor, outcome=_outcome(error))
+            self._record(Action.STOP, keys, broker, actor, outcome=outcome(error))
             raise
         self._record(Action.STOP, keys, broker, actor)
-        return [self._listing.stored_view(row) if session is None else self._view(session) for row, session in stopped]
+        told = iter(await self._elsewhere.views([row for row, session in stopped if session is None]))
+        return [next(told) if session is None else self._view(session) for _, session in stopped]
 
     async def wait(self, view: SessionView, timeout_s: float) -> SessionView:
         """Wait until the session is live, needs its user or has ended, at most `timeout_s`; return it as it is then.
@@ -194,7 +231,7 @@ class SessionService:
         """
         session = self._table.get(view.serial)
         if session is None:
-            return view
+            return await self._elsewhere.settled(view, timeout_s)
         await self._supervisor.settled(session, timeout_s)
         if session.entry is not None:
             await self._recorder.recorded(session.entry, RECORDED_WITHIN_S)
@@ -206,14 +243,26 @@ class SessionService:
         `user_key` is canonical.
         """
         now = self._clock.monotonic()
-        for session in self._table.of(user_key, broker):
+        here = self._table.of(user_key, broker)
+        for session in here:
             session.used_at = now
+        if self._standing.shared and not here:
+            self._keeper.used_elsewhere((user_key, broker))
 
     def credentials_changed(self, user_key: str, broker: str) -> None:
         """Other credentials are stored now: sessions that wait for their user try again. `user_key` is canonical."""
-        for session in self._table.of(user_key, broker):
+        here = self._table.of(user_key, broker)
+        for session in here:
             if session.state is State.ACTION_REQUIRED and not self._draining:
                 self._supervisor.start(session)
+        if self._standing.shared and not here:
+            self._tasks.start(self._tell_of_credentials(user_key, broker), name="credentials changed")
+
+    async def _tell_of_credentials(self, user_key: str, broker: str) -> None:
+        try:
+            await self._desired.retry(user_key, broker)
+        except Unavailable as error:
+            log.warning("the process that serves a user did not hear of credentials", extra={"error": str(error)})
 
     async def erase(self, user_key: str) -> None:
         """End every session of a user, write their last records, and delete what is stored of them here.
@@ -223,15 +272,15 @@ class SessionService:
         for broker in self._brokers:
             where = (user_key, broker)
             async with self._command(where):
-                await self._desired.stop(*where, None)
+                await self._desired.stop(*where, None, owner=self._standing.claims_for)
                 released = self._roster.forget(where)
                 if released:
                     await asyncio.wait(released, timeout=ERASE_WAIT_S)
         await self._desired.erase(user_key)
 
-    async def _store_start(self, start: Start) -> Session:
-        """Store a start, then carry it out."""
-        started = await self._desired.start(start)
+    async def _store_start(self, start: Start) -> Session | StoredSession:
+        """Store a start, then carry it out, unless that is another process's business."""
+        started = await self._desired.start(start, owner=self._standing.claims_for)
         where = (start.user_key, start.broker)
         if started.default is not None:
             self._roster.defaults[where] = started.default.account_id
@@ -240,6 +289,9 @@ class SessionService:
         outlived = self._roster.drop_outlived(started.row)
         if outlived:
             await asyncio.wait(outlived, timeout=ERASE_WAIT_S)
+        if not self._standing.is_ours(started.row):
+            self._roster.lose(started.row)
+            return started.row
         return self._roster.run(started.row)
 
     @asynccontextmanager
@@ -254,31 +306,10 @@ class SessionService:
                 self._roster.doubts.add(where)
                 self._keeper.wake()
                 if isinstance(error, Unavailable):
-                    raise _not_stored() from error
+                    raise not_stored() from error
                 raise
 
     # ------------------------------------------------------------ which account
-
-    async def _which(
-        self,
-        where: Where,
-        adapter: Broker,
-        credential: Credential,
-        account_id: str | None,
-        environment: Environment | None,
-    ) -> tuple[str | None, Environment]:
-        """The account and environment that a start means. Raises AccountChoice, Conflict, InvalidInput, Unavailable."""
-        try:
-            known = await self._desired.known(*where)
-        except Unavailable as error:
-            raise _not_stored() from error
-        if account_id is not None:
-            if known.of_account(account_id) is None and len(known.sessions) >= MOST_ACCOUNTS:
-                raise Conflict(f"this user has {MOST_ACCOUNTS} accounts at this broker already")
-            session = self._table.find(*where, account_id)
-            return account_id, environment_of(account_id, environment, credential, known, session)
-        target = environment or credential.environment
-        return await unnamed_account(adapter, credential, target, known, self._table.find(*where, None)), target
 
     async def _account_found(self, session: Session, account_id: str) -> None:
         """A login found out which account an unnamed session is. Raises BrokerFault when that one has its own row."""
@@ -310,7 +341,7 @@ class SessionService:
     async def sessions(self, *, status: str | None, broker: str | None, after: str | None, limit: int) -> SessionPage:
         """A page of the listing in a stable order; see `Listing.page`. Raises InvalidInput, Unavailable."""
         if broker is not None:
-            self._adapter(broker)
+            self._meaning.check(broker)
         return await self._listing.page(status=status, broker=broker, after=after, limit=limit)
 
     async def of_user(self, user_key_prefix: str) -> list[SessionView]:
@@ -331,14 +362,17 @@ class SessionService:
         Until a start was seen here the default is not known, and a named account gets a key of its own: its record may
         be under the key of the default account.
         """
-        _, keys = self._user(user_id)
-        self._adapter(broker)
-        _check_account_id(account_id)
+        _, keys = self._meaning.user(user_id)
+        self._meaning.check(broker, account_id)
         return cache_keys(broker, keys.all, account_id, self._roster.defaults.get((keys.canonical, broker)))[0]
 
     def counts(self) -> dict[str, int]:
         """Sessions by record status."""
         return dict(Counter(status_name(session.state) for session in self._table))
+
+    def _counts_for_others(self) -> dict[str, int]:
+        """Sessions by broker and record status, "broker status", for the listings of other processes."""
+        return dict(Counter(f"{session.broker} {status_name(session.state)}" for session in self._table))
 
     def brokers(self) -> dict[str, ChannelHealth]:
         """The state of each broker's channels."""
@@ -351,48 +385,11 @@ class SessionService:
     # ------------------------------------------------------------ small things
 
     def _view(self, session: Session) -> SessionView:
-        return view_of(session, self._owner)
+        return view_of(session, self._standing.owner)
 
     def _record(self, action: Action, keys: UserKeys, broker: str, actor: str, *, outcome: str = "ok") -> None:
         self._audit.record(action, user_key=keys.canonical, actor=actor, outcome=outcome, detail={"broker": broker})
 
-    def _user(self, user_id: str) -> tuple[str, UserKeys]:
-        user_id = normalise_user_id(user_id)
-        return user_id, self._user_keys.keys(user_id)
-
-    def _adapter(self, broker: str) -> Broker:
-        adapter = self._brokers.get(broker)
-        if adapter is None:
-            known = ", ".join(sorted(self._brokers))
-            raise InvalidInput(f"unknown broker; this bridge knows: {known}", field="broker")
-        return adapter
-
     def _refuse_when_draining(self) -> None:
         if self._draining:
             raise Unavailable("the bridge is shutting down", retry_after_s=DRAIN_RETRY_S)
-
-    async def _stored_credential(self, user_id: str, broker: str) -> Credential:
-        try:
-            async with asyncio.timeout(CREDENTIAL_DEADLINE_S):
-                credential = await self._credentials.get(user_id, broker)
-        except TimeoutError as error:
-            raise Unavailable("the stored credentials cannot be read at present") from error
-        if credential is None:
-            raise NoCredentials(f"no {broker} credentials are stored for this user")
-        return credential
-
-
-def _check_account_id(account_id: str | None) -> None:
-    if account_id is not None and not _ACCOUNT_ID.fullmatch(account_id):
-        raise InvalidInput("an account id is 1 to 64 letters, digits or dashes", field="accountId")
-
-
-def _not_stored() -> Unavailable:
-    return Unavailable("the request cannot be stored at present; ask again", retry_after_s=STORE_RETRY_S)
-
-
-def _outcome(error: BridgeError) -> str:
-    """A stable code for the audit log."""
-    if isinstance(error, NoCredentials):
-        return "no-credentials"
-    return "choose-account" if isinstance(error, AccountChoice) else "unavailable"

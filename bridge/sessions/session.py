@@ -29,10 +29,12 @@ REMEMBERED_EVIDENCE = 3
 class Recorder(Protocol):
     """Where records are written, as sessions see it. The flusher is one."""
 
-    def register(self, keys: tuple[str, ...], source: RecordSource) -> Entry:
-        """Begin to keep the record of `source` under these keys, the canonical one first; it is written at once.
+    def register(self, keys: tuple[str, ...], source: RecordSource, *, fence: int = 0) -> Entry:
+        """Begin to keep the record of `source` under these keys, the canonical one first; it is written at once, under
+        a fence that is not below `fence`.
 
-        Keys that are still registered are taken over; a fenced entry is replaced by one that claims anew.
+        Keys that are still registered are taken over; an entry that was fenced, or is below, is replaced by one that
+        claims anew.
         """
 
     def mark(self, entry: Entry, *, urgent: bool = False) -> None:
@@ -43,6 +45,9 @@ class Recorder(Protocol):
 
     async def release(self, entry: Entry) -> None:
         """Wait (bounded) until the last state is written, then forget the entry; no-op for one that was replaced."""
+
+    def forget(self, entry: Entry) -> None:
+        """Write nothing more for this entry; no-op for one that was replaced."""
 
 
 class Desk(Protocol):
@@ -69,7 +74,8 @@ class Session:
     session moves on, so that timers and reports of an earlier life are recognised. `task`: its one transient task.
 
     What the desired sessions hold of it: `command` (the last one carried out), `stored_at_risk`, `owes_record` (it has
-    ended, and they do not know yet that its last record is written). `used_at`: a use they do not know of yet.
+    ended, and they do not know yet that its last record is written), `fence` (of its ownership; 0 without owners).
+    `used_at`: a use they do not know of yet.
     """
 
     __slots__ = (
@@ -89,6 +95,7 @@ class Session:
         "epoch",
         "events_before",
         "evidence",
+        "fence",
         "keys",
         "last_event_at_ms",
         "live_before_s",
@@ -132,6 +139,7 @@ class Session:
         self.keys = keys
         self.desk = desk
         self.command = 0
+        self.fence = 0
         self.stored_at_risk = False
         self.owes_record = False
         self.used_at: float | None = None

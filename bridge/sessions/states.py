@@ -27,7 +27,8 @@ class State(StrEnum):
     ACTION_REQUIRED = "action_required"  # until a person acts and starts it again
     DRAINING = "draining"  # this process ends
     STOPPED = "stopped"
-    FENCED = "fenced"  # served elsewhere under a higher fence
+    FENCED = "fenced"  # refused under a higher fence, or another process's
+    SUSPENDED = "suspended"  # this process may not act: it cannot renew its lease
 
 
 class Event(StrEnum):
@@ -50,6 +51,7 @@ class Event(StrEnum):
     STOP = "stop"
     FENCE = "fence"
     DRAIN = "drain"
+    SUSPEND = "suspend"
 
 
 class IllegalTransition(Exception):
@@ -59,7 +61,8 @@ class IllegalTransition(Exception):
 LOGIN_STATES = (State.CONNECTING, State.AUTHORIZING, State.SYNCING)
 TIMED_STATES = (State.BACKOFF, State.THROTTLED, State.MAINTENANCE)
 ENDED_STATES = (State.STOPPED, State.FENCED, State.DRAINING)
-RESTARTABLE = (State.STOPPED, State.FENCED, State.ACTION_REQUIRED)  # a start begins anew; elsewhere it changes nothing
+# a start begins anew; elsewhere it changes nothing
+RESTARTABLE = (State.STOPPED, State.FENCED, State.ACTION_REQUIRED, State.SUSPENDED)
 _WANTED = (State.WAITING, *LOGIN_STATES, State.LIVE, *TIMED_STATES, State.REFRESHING)
 
 # every way in which a login or a live session can fail, and where it leads
@@ -86,6 +89,10 @@ def _table() -> dict[tuple[State, Event], State]:
         (State.DRAINING, Event.FENCE): State.FENCED,
         (State.STOPPED, Event.FENCE): State.FENCED,
         (State.FENCED, Event.STOP): State.STOPPED,
+        (State.SUSPENDED, Event.START): State.WAITING,
+        (State.SUSPENDED, Event.STOP): State.STOPPED,
+        (State.SUSPENDED, Event.FENCE): State.FENCED,
+        (State.SUSPENDED, Event.DRAIN): State.DRAINING,
     }
     for state in LOGIN_STATES:
         table[state, Event.CONNECTING] = State.CONNECTING
@@ -103,6 +110,7 @@ def _table() -> dict[tuple[State, Event], State]:
         table[state, Event.STOP] = State.STOPPED
         table[state, Event.FENCE] = State.FENCED
         table[state, Event.DRAIN] = State.DRAINING
+        table[state, Event.SUSPEND] = State.SUSPENDED
     return table
 
 
@@ -119,6 +127,7 @@ STATUS_OF: Mapping[State, RecordStatus | None] = {
     State.THROTTLED: RecordStatus.STALE,
     State.REFRESHING: RecordStatus.STALE,
     State.DRAINING: RecordStatus.STALE,
+    State.SUSPENDED: RecordStatus.STALE,
     State.MAINTENANCE: RecordStatus.MAINTENANCE,
     State.ACTION_REQUIRED: RecordStatus.ACTION_REQUIRED,
     State.STOPPED: RecordStatus.STOPPED,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from random import Random
 from typing import Any
@@ -29,6 +29,7 @@ from bridge.sessions.reconciling import Reconciling
 from bridge.sessions.refreshing import Refreshing
 from bridge.sessions.renewing import Plans
 from bridge.sessions.session import Recorder, Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, TRANSITIONS, Event, State, next_state
 from bridge.sessions.views import SessionMetrics
 
@@ -56,6 +57,7 @@ class Supervisor:
         clock: Clock,
         rng: Random,
         tasks: Tasks,
+        standing: Standing,
         resolved: Callable[[Session, str], Awaitable[None]],
     ) -> None:
         self.recorder = recorder
@@ -63,7 +65,9 @@ class Supervisor:
         self._brokers = brokers
         self._credentials = credentials
         self._tasks = tasks
+        self._standing = standing
         self._resolved = resolved
+        self.suspended = False
         self._inbox = Inbox(self._repair)
         self.machine = Machine(recorder=recorder, clock=clock, tasks=tasks, inbox=self._inbox)
         self.table = self.machine.table
@@ -81,12 +85,12 @@ class Supervisor:
         `resumed`: brought back with many others after a restart, which is said once for all.
         """
         old = session.state
-        if old is not State.ACTION_REQUIRED:
+        if old not in (State.ACTION_REQUIRED, State.SUSPENDED):
             session.started_at, session.ended_at = self.clock.monotonic(), None
             session.live_before_s, session.reconnects, session.was_live = 0.0, 0, False
         session.attempts = session.quick = 0
         self.machine.move(session, Event.START, reactions.STARTING)
-        if session.entry is None or old is State.FENCED:
+        if session.entry is None or old is State.FENCED or session.entry.floor < session.fence:
             self.machine.open_record(session)
         self.machine.queue(session)
         if not resumed:
@@ -102,11 +106,54 @@ class Supervisor:
     def remove(self, session: Session) -> asyncio.Task[Any] | None:
         """Stop a session and forget its row; returns the task that sees to its last record, if there is one."""
         self.stop(session)
-        self.table.remove(session)
-        self.machine.counters.events_of_removed[session.broker] += session.events
+        self._forget(session)
         if session.entry is None:
             return None
         return self._tasks.start(self.recorder.release(session.entry), name=f"release:{short(session)}")
+
+    def suspend(self) -> None:
+        """Stop acting: this process could not renew its lease. Readers are told as long as it may write."""
+        acting = [session for session in self.table if (session.state, Event.SUSPEND) in TRANSITIONS]
+        if acting and not self.suspended:
+            log.error("the lease could not be renewed: sessions stop until it can", extra={"sessions": len(acting)})
+        self.suspended = True
+        for session in acting:
+            self.machine.move(session, Event.SUSPEND, reactions.SUSPENDED)
+            self.machine.log_out(session)
+
+    def resume(self) -> None:
+        """The lease was renewed before anybody could take over: go on."""
+        self.suspended = False
+        for session in self.table:
+            if session.state is State.SUSPENDED:
+                self.start(session, resumed=True)
+
+    async def give_up(self, sessions: Collection[Session], within_s: float) -> None:
+        """Log these out, and let readers know that another process takes over; at most `within_s`."""
+        for session in sessions:
+            if (session.state, Event.DRAIN) in TRANSITIONS:
+                self.machine.move(session, Event.DRAIN, reactions.HANDED_OVER)
+                self.machine.log_out(session)
+        try:
+            async with asyncio.timeout(within_s):
+                if pending := {session.task for session in sessions if session.task is not None}:
+                    await asyncio.wait(pending)
+                for session in sessions:
+                    if session.entry is not None:
+                        await self.recorder.recorded(session.entry, within_s)
+        except TimeoutError:
+            log.warning("a session was handed over before its logout was confirmed or its last record written")
+
+    def let_go(self, session: Session) -> None:
+        """This session is another process's: log out, write nothing more, forget it."""
+        if self.table.get(session.serial) is not session:
+            return
+        if (session.state, Event.FENCE) in TRANSITIONS:
+            self.machine.move(session, Event.FENCE, reactions.FENCED)
+        self.machine.end(session)
+        self._forget(session)
+        if session.entry is not None:
+            self.recorder.forget(session.entry)
 
     async def settled(self, session: Session, timeout_s: float) -> None:
         """Wait until a session is live, waits for its user, or has ended; at most `timeout_s`."""
@@ -156,7 +203,7 @@ class Supervisor:
             self._failing.fail(session, fault, asked=True)
 
     def _fenced(self, session: Session) -> None:
-        """Log out, write nothing, never claim it back."""
+        """Log out, write nothing. It is claimed back only by whom the database calls its owner."""
         if session.state is not State.FENCED:
             self.machine.move(session, Event.FENCE, reactions.FENCED)
             self.machine.end(session)
@@ -172,7 +219,14 @@ class Supervisor:
             if not self.machine.draining:
                 self._turn()
 
+    def _forget(self, session: Session) -> None:
+        self.table.remove(session)
+        self.machine.counters.events_of_removed[session.broker] += session.events
+
     def _turn(self) -> None:
+        if not self._standing.may_act():
+            self.suspend()
+            return
         for session in self.machine.timers.due(self.clock.monotonic()):
             self._inbox.guarded(session, partial(self._due, session))
         self._refreshing.admit(self._failing.refresh_failed)
@@ -184,7 +238,8 @@ class Supervisor:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        times = [at for at in (self.machine.timers.next_due(), self._refreshing.next_due()) if at is not None]
+        ends = self._standing.lease.acts_until if self._standing.lease is not None else None
+        times = [at for at in (self.machine.timers.next_due(), self._refreshing.next_due(), ends) if at is not None]
         due, now = min(times, default=None), self.clock.monotonic()
         if self._refreshing.waits or any(self.machine.logins.waiting(lane) for lane in self.machine.logins.lanes()):
             due = now + RECHECK_S if due is None else min(due, now + RECHECK_S)

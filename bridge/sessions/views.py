@@ -31,7 +31,8 @@ class SessionView:
 
     `serial` identifies the row inside this process (for `wait`), not outside. `status` is the record status, "fenced"
     where no record is written. `cache_key` is None only while a further account of a user is not yet known by id.
-    `events`, `fence`, `version`, `last_*`: None or 0 before there was any.
+    `events`, `fence`, `version`, `last_*`: None or 0 before there was any. Of a session that another process serves,
+    its own figures (attempts, reconnects, events, uptime) are None here. `owner`: who serves it, None: nobody.
     """
 
     serial: int
@@ -44,13 +45,13 @@ class SessionView:
     reason: Reason | None
     since: int
     next_attempt_at: int | None
-    attempts: int
-    reconnects: int
-    events: int
+    attempts: int | None
+    reconnects: int | None
+    events: int | None
     last_event_at: int | None
     last_flush_at: int | None
-    uptime_percent: float
-    owner: str
+    uptime_percent: float | None
+    owner: str | None
     fence: int | None
     version: int
     cache_key: str | None
@@ -97,8 +98,9 @@ class Explanation:
     """Why a session is as it is.
 
     `chain`: what went wrong, newest first (the last entries also remain while live). `awaits`: what ends the present
-    state ("timer", "admission", "login", "refresh", "user", "nothing"). `what_next`: one sentence; `unblock`: what a
-    person can do, None when nothing is needed. `queue_position` counts from 1 among `queue_length` waiting sessions.
+    state ("timer", "admission", "login", "refresh", "user", "lease", "owner": ask that process, "nothing").
+    `what_next`: one sentence; `unblock`: what a person can do, None when nothing is needed. `queue_position` counts
+    from 1 among `queue_length` waiting sessions.
     `fills`: the last executions known, newest first.
     """
 
@@ -111,6 +113,61 @@ class Explanation:
     queue_position: int | None
     queue_length: int
     fills: tuple[FillView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnershipView:
+    """How this process stands among those that share a database. `lease_age_ms`: since its last renewal.
+
+    `state`: "joining" (no lease yet), "active", "draining" (an operator wants it empty), "suspended" (it cannot renew
+    its lease and does not act) or "ending". `owned`: sessions; `processes`: with a lease, this one included.
+    """
+
+    owner: str
+    state: str
+    lease_age_ms: int | None
+    owned: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetProcess:
+    """One process with a lease. Times Unix ms; `lease_left_ms`, and `share`: of the sessions, by capacity.
+
+    `sessions`: by record status, as it last said. `here`: the one that answers.
+    """
+
+    owner: str
+    version: str
+    capacity: int
+    share: int
+    load: int
+    draining: bool
+    started_at: int
+    renewed_at: int
+    lease_left_ms: int
+    sessions: Mapping[str, int]
+    here: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """All processes, oldest first. `total`: sessions that need one; `unowned`: those that have none."""
+
+    processes: tuple[FleetProcess, ...]
+    total: int
+    unowned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A session that an operator wants elsewhere. `move_to` None: it is there already, and stays."""
+
+    user_key: str
+    broker: str
+    account_id: str | None
+    owner: str | None
+    move_to: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,10 @@ class Action(StrEnum):
 
     START = "start"
     STOP = "stop"
-    RESUME = "resume"  # a wanted session came back after a restart
+    RESUME = "resume"  # a process took a wanted session up: after a restart, or from another process
+    HAND_OVER = "hand_over"  # a process gave a session up to another one
+    MOVE = "move"  # an operator wanted a session elsewhere
+    DRAIN = "drain"  # an operator wanted a process empty, or to take sessions again
     IDLE = "idle"  # a session ended because nobody used it
     CONSENT = "consent"  # a user began, parked or completed connecting a broker
     CONNECT = "connect"  # credentials were entered or replaced

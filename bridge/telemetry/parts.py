@@ -23,6 +23,13 @@ GAUGES: Mapping[str, Mapping[str, str]] = {
     },
     "audit": {"waiting": "Entries that wait to be written."},
     "alerts": {"open": "Alerts that were told and are not over.", "waiting": "Notices that wait to be delivered."},
+    "ownership": {
+        "owned": "Sessions that this process owns.",
+        "unowned": "Sessions that it could claim, because nobody owns them.",
+        "members": "Processes that have a lease.",
+        "lease_age_seconds": "Since the last renewal that was confirmed.",
+        "suspended": "1 while sessions are stopped because the lease cannot be renewed.",
+    },
     "general_cache": {
         "entries": "Values in this process's memory.",
         "bytes": "Their size.",
@@ -42,6 +49,13 @@ COUNTERS: Mapping[str, Mapping[str, str]] = {
         "beats": "Heartbeats that were taken.",
         "beat_failures": "Heartbeats that were not.",
         "failed_looks": "Times that the process could not be looked at.",
+    },
+    "ownership": {
+        "claims": "Sessions taken up from nobody, or from a process whose lease had ended.",
+        "hand_overs": "Sessions given up to other processes.",
+        "burials": "Leases of other processes found to have ended.",
+        "lapses": "Times that this process lost its lease and began anew.",
+        "renew_failures": "Attempts to renew the lease that failed.",
     },
     "general_cache": {
         "loads": "Values made anew.",

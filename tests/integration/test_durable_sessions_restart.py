@@ -16,6 +16,7 @@ from tests.support.world import APP_KEY, World, record_key, running_world
 
 USERS = 30
 RATE = 200
+LEASE_S = 3
 HOLDERS = (25, 7, 18, 29, 3, 12, 21, 9)  # not in the order in which they started
 STOPPED = ("user-2", "user-15")
 
@@ -39,7 +40,7 @@ async def test_every_wanted_session_comes_back_holders_first_when_the_process_wa
 ) -> None:
     database = Database(Secret(database_url))
     await database.open()
-    env = {"DATABASE_URL": database_url}
+    env = {"DATABASE_URL": database_url, "LEASE_TTL": str(LEASE_S)}
     async with running_world(tmp_path, users=USERS, requests_per_second=RATE, bridge_env=env) as world:
         await world.sim("POST", "/prices", {"freeze": True})
         await world.start_all()
@@ -61,7 +62,8 @@ async def test_every_wanted_session_comes_back_holders_first_when_the_process_wa
         begun = time.monotonic()
         async with bridge_process("serve", env=world.env) as world.bridge:
             await world.ready()
-            after = await everyone_back(world, len(wanted), limit_s(len(wanted), RATE * 0.9) + 5)  # 5 s: the start
+            # the lease of the killed process, and 5 s for the start
+            after = await everyone_back(world, len(wanted), limit_s(len(wanted), RATE * 0.9) + LEASE_S + 5)
             print(f"{len(wanted)} sessions back {time.monotonic() - begun:.1f} s after the start")
             order = [str(entry["accountId"]) for entry in after["authOrder"][len(before["authOrder"]) :]]
             assert set(order[: len(holders)]) == holders
@@ -109,7 +111,8 @@ async def records_are_true(world: World, wanted: list[str]) -> None:
 async def test_session_whose_credentials_are_gone_asks_its_user_after_the_restart(
     tmp_path: Path, database_url: str
 ) -> None:
-    async with running_world(tmp_path, users=2, bridge_env={"DATABASE_URL": database_url}) as world:
+    env = {"DATABASE_URL": database_url, "LEASE_TTL": str(LEASE_S)}
+    async with running_world(tmp_path, users=2, bridge_env=env) as world:
         await world.start_all()
         await world.all_live(within_s=30)
         world.bridge.send(signal.SIGKILL)

@@ -330,13 +330,13 @@ class FakeRecorder:
     marks: int = 0
     fence: int = 0
 
-    def register(self, keys: tuple[str, ...], source: RecordSource) -> Entry:
+    def register(self, keys: tuple[str, ...], source: RecordSource, *, fence: int = 0) -> Entry:
         old = self.entries.get(keys[0])
-        entry = Entry(keys, source)
-        if old is not None and not old.fenced:
+        entry = Entry(keys, source, floor=fence)
+        if old is not None and not old.fenced and (old.fence or 0) >= fence:
             entry.fence, entry.version = old.fence, old.version
         else:
-            self.fence += 1
+            self.fence = max(self.fence + 1, fence)
             entry.fence = self.fence
         self.entries[keys[0]] = entry
         self.mark(entry, urgent=True)
@@ -355,6 +355,11 @@ class FakeRecorder:
         await asyncio.sleep(0.05)  # a store takes its time
         if self.entries.get(entry.keys[0]) is entry:
             del self.entries[entry.keys[0]]
+
+    def forget(self, entry: Entry) -> None:
+        if self.entries.get(entry.keys[0]) is entry:
+            del self.entries[entry.keys[0]]
+        entry.fenced = True
 
     def refuse(self, key: str) -> None:
         """Behave as if the primary had refused under a higher fence."""

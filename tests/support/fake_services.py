@@ -11,7 +11,7 @@ import orjson
 from bridge.api.callers import CallerResolver, UserVerifier
 from bridge.api.dispatch import Policy
 from bridge.api.keys import ApiKey, KeyRing, digest_of
-from bridge.api.ports import Connecting, Services, StoredCredentials
+from bridge.api.ports import Connecting, Fleet, Services, StoredCredentials
 from bridge.api.server import ApiServer
 from bridge.brokers.base import BrokerAccount, ChannelHealth, Environment, Reason, ReasonCode
 from bridge.cache.entry import StoreHealth
@@ -254,6 +254,7 @@ async def running_api(
     audit: Audit = NO_AUDIT,
     connecting: Connecting | None = None,
     credentials: StoredCredentials | None = None,
+    fleet: Fleet | None = None,
 ) -> AsyncIterator[Api]:
     """The real server on a real port. `keys=None` leaves every route open. Rate limits are off unless asked for."""
     ring = key_ring() if keys == "default" else keys
@@ -269,6 +270,7 @@ async def running_api(
         default_broker="sim",
         connecting=connecting,
         credentials=credentials,
+        fleet=fleet,
     )
     server = ApiServer(services, resolver, policy or Policy(key_rate=10**6, address_rate=10**6), audit=audit)
     await server.start(["127.0.0.1"], 0)

@@ -34,6 +34,7 @@ NOTED_WITHIN_S = 15.0  # what is at risk is stored every few seconds
 LISTING = "ProtoOAGetAccountListByAccessTokenReq"
 COMMANDS_PER_S = 25  # starts and stops, at most
 TRADES_PER_S = 100
+LEASE_S = 15.0  # LEASE_TTL as it is by default: a killed process keeps its sessions for so long
 DRAIN_S = 2.5  # DRAIN_SECONDS as it is by default
 
 
@@ -54,10 +55,17 @@ class KillReport:
 
 
 @asynccontextmanager
-async def drill_world(folder: Path, database_url: str, *, users: int, requests_per_second: int) -> AsyncIterator[World]:
+async def drill_world(
+    folder: Path, database_url: str, *, users: int, requests_per_second: int, lease_s: float = LEASE_S
+) -> AsyncIterator[World]:
     """A world whose credentials are in the vault, entered through the API, and in no file."""
     key = base64.b64encode(bytes(range(32))).decode()
-    env = {"DATABASE_URL": database_url, "TOKEN_ENCRYPTION_KEYS": f"k1:{key}", "BRIDGE_CREDENTIALS_FILE": ""}
+    env = {
+        "DATABASE_URL": database_url,
+        "TOKEN_ENCRYPTION_KEYS": f"k1:{key}",
+        "BRIDGE_CREDENTIALS_FILE": "",
+        "LEASE_TTL": str(lease_s),
+    }
     async with running_world(folder, users=users, requests_per_second=requests_per_second, bridge_env=env) as world:
         entries = json.loads((folder / "credentials.json").read_text())["users"]
         gate = asyncio.Semaphore(8)
@@ -129,7 +137,7 @@ async def run_kill_drill(
 
     started_at = time.monotonic()
     async with bridge_process("serve", env=world.env) as world.bridge:
-        limit = 1.1 * (TO_LIVE * len(wanted) + FOR_PRICES * len(noted)) / rate + 5
+        limit = float(world.env["LEASE_TTL"]) + 1.1 * (TO_LIVE * len(wanted) + FOR_PRICES * len(noted)) / rate + 5
         await world.ready()
         await _all_back(world, len(wanted), within_s=2 * limit)
         back = time.monotonic() - started_at

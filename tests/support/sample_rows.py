@@ -66,6 +66,12 @@ OTHER_ROWS: dict[str, Row | None] = {  # None: the migrations put rows there, or
         "prev_hash": bytes(32),
         "hash": bytes(range(32)),
     },
+    "bridge_processes": {
+        "owner": "0123456789ab",
+        "version": "1",
+        "capacity": 1,
+        "expires_at": "2100-01-01T00:00:00Z",
+    },
     "bridge_cache": {"key": "x", "value": b"{}", "expires_at": "2100-01-01T00:00:00Z"},
 }
 

@@ -122,6 +122,12 @@ class PostgresStore:
             fences += self._answers.fences(await self._value("claim", chunk, at_least), chunk)
         return fences
 
+    async def claim_within(self, connection: Connection, keys: Sequence[str], at_least: int) -> None:
+        """The same in the transaction of `connection`, on the same database: what has been claimed there is claimed
+        here, or neither. Keys come sorted. Raises what the database raises."""
+        for start in range(0, len(keys), CHUNK):
+            await connection.fetchval(self._sql["claim"], list(keys[start : start + CHUNK]), at_least)
+
     async def write(self, writes: Sequence[Write]) -> list[Refusal]:
         """Write one chunk in one statement."""
         if not writes:

@@ -35,6 +35,7 @@ async def test_health_has_exactly_the_agreed_members(api: Api):
                 }
             },
             "process": {"rssBytes": 1, "cpuPercent": 0.5, "loopLagMs": 0.2},
+            "ownership": None,
         }
 
 

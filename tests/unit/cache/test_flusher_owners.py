@@ -267,3 +267,115 @@ class MemoryOf:
         away, self.store.away = self.store.away, False
         await self.store.claim(keys, at_least=at_least)
         self.store.away = away
+
+
+# ---------------------------------------------------------------- the fence of the session's owner, and its lease
+
+
+async def test_a_record_is_claimed_not_below_the_fence_of_its_owner(flusher: Flusher, store: FakeStore) -> None:
+    floor = NOW_MS + 5_000_000
+    entry = flusher.register(("ctrader_account_0",), Source(account()), fence=floor)
+    await asyncio.sleep(0.5)
+    assert entry.fence == floor
+    assert store.stamp(entry.keys[0]) == (floor, 1)
+
+
+async def test_a_key_is_claimed_anew_when_its_session_came_back_under_a_higher_fence(
+    flusher: Flusher, store: FakeStore
+) -> None:
+    [first], _ = register(flusher, 1)
+    await asyncio.sleep(0.5)
+    assert first.fence is not None
+    same = flusher.register(first.keys, Source(account()), fence=first.fence)
+    assert (same.fence, same.version) == (first.fence, first.version)
+    higher = flusher.register(first.keys, Source(account()), fence=first.fence + 10_000)
+    assert higher.fence is None
+    await asyncio.sleep(0.5)
+    assert higher.fence == first.fence + 10_000
+    assert store.stamp(first.keys[0]) == (higher.fence, 1)
+
+
+async def test_nothing_more_is_written_for_a_session_that_is_anothers(flusher: Flusher, store: FakeStore) -> None:
+    entries, sources = register(flusher, 2)
+    await asyncio.sleep(0.5)
+    before = store.stamp(entries[0].keys[0])
+    change(flusher, entries[0], urgent=True)
+    flusher.forget(entries[0])
+    flusher.forget(entries[0])
+    change(flusher, entries[0], urgent=True)
+    change(flusher, entries[1], urgent=True)
+    await asyncio.sleep(10)
+    assert store.stamp(entries[0].keys[0]) == before
+    assert store.stamp(entries[1].keys[0]) > before
+    assert sources[0].fenced_by == []
+    again = flusher.register(entries[0].keys, Source(account()))
+    await asyncio.sleep(0.5)
+    assert again.fence is not None
+    assert again.fence > before[0]
+
+
+async def test_process_that_may_not_write_writes_and_claims_nothing_until_it_may(
+    make_flusher: MakeFlusher, store: FakeStore, copy: FakeStore
+) -> None:
+    allowed = [True]
+    flusher = make_flusher(store, copy, allowed=lambda: allowed[0])
+    await flusher.start()
+    [entry], _ = register(flusher, 1)
+    await asyncio.sleep(1)
+    before = store.stamp(entry.keys[0])
+    allowed[0] = False
+    await asyncio.sleep(0.2)
+    writes = (len(store.flushes), len(store.claims), len(copy.flushes))
+    change(flusher, entry, balance="8.00", urgent=True)
+    late = flusher.register(("ctrader_account_late",), Source(account()))
+    await asyncio.sleep(60)
+    assert (len(store.flushes), len(store.claims), len(copy.flushes)) == writes
+    assert (store.stamp(entry.keys[0]), late.fence) == (before, None)
+    assert flusher.alive_at > 0
+    allowed[0] = True
+    await asyncio.sleep(1)
+    assert store.document(entry.keys[0])["balance"] == 8
+    assert copy.document(entry.keys[0])["balance"] == 8
+    assert late.fence is not None
+
+
+async def test_permission_that_ends_during_a_claim_ends_before_the_write(
+    make_flusher: MakeFlusher, store: FakeStore
+) -> None:
+    """As for a process that was frozen in between."""
+    allowed = [True]
+    flusher = make_flusher(store, allowed=lambda: allowed[0])
+    await flusher.start()
+    store.delay_s = 0.3
+    [entry], _ = register(flusher, 1)
+    while not (store.pings and store.attempts > store.pings):  # the claim is under way
+        await asyncio.sleep(0.01)
+    allowed[0] = False
+    await asyncio.sleep(5)
+    assert (len(store.claims), store.flushes) == (1, [])
+    allowed[0] = True
+    await asyncio.sleep(3)
+    assert store.stamp(entry.keys[0])[0] == entry.fence
+
+
+async def test_copy_gets_nothing_while_the_process_may_not_write(
+    make_flusher: MakeFlusher, store: FakeStore, copy: FakeStore
+) -> None:
+    allowed = [True]
+    flusher = make_flusher(store, copy, allowed=lambda: allowed[0])
+    await flusher.start()
+    entries, _ = register(flusher, 3)
+    await asyncio.sleep(1)
+    copy.delay_s = 0.5
+    change(flusher, entries[0], balance="1.00", urgent=True)
+    while not copy.at_once:
+        await asyncio.sleep(0.01)
+    change(flusher, entries[1], balance="2.00", urgent=True)  # waits for the chunk in flight at the copy
+    await asyncio.sleep(0.2)
+    allowed[0] = False
+    await asyncio.sleep(30)
+    assert copy.document(entries[1].keys[0])["balance"] != 2
+    assert store.document(entries[1].keys[0])["balance"] == 2
+    allowed[0] = True
+    await asyncio.sleep(5)
+    assert copy.document(entries[1].keys[0])["balance"] == 2

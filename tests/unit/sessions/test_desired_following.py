@@ -130,8 +130,8 @@ async def test_use_at_the_very_moment_of_the_end_counts(monkeypatch: pytest.Monk
     async with World(idle_after_s=1000) as world:
         idle = DesiredInMemory.idle
 
-        async def read_meanwhile(store: Any, idle_for_s: float, limit: int) -> Any:
-            found = await idle(store, idle_for_s, limit)
+        async def read_meanwhile(store: Any, idle_for_s: float, limit: int, **more: Any) -> Any:
+            found = await idle(store, idle_for_s, limit, **more)
             if found:
                 world.service.used(key(), "fake")
             return found

@@ -10,6 +10,7 @@ import pytest
 
 from bridge.brokers.base import BrokerAccount, Capabilities, ChannelHealth, FaultKind, ReasonCode, Stage
 from bridge.sessions.service import SessionService
+from bridge.sessions.standing import Standing
 from bridge.sessions.views import AccountChoice, NoCredentials
 from core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from core.events import Fill
@@ -110,7 +111,7 @@ async def test_start_is_refused_whole_when_the_input_is_bad(world: World, option
 
 
 async def test_a_user_has_so_many_accounts_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.sessions.service.MOST_ACCOUNTS", 3)
+    monkeypatch.setattr("bridge.sessions.meaning.MOST_ACCOUNTS", 3)
     for number in range(3):
         await world.start(account_id=f"made-up-{number}")
     with pytest.raises(Conflict):
@@ -398,7 +399,7 @@ async def test_dual_mode_writes_a_copy_and_finds_the_user_by_either_key(world: W
         user_keys=scheme,
         clock=world.clock,
         rng=Random(1),
-        owner="p",
+        standing=Standing("p", world.clock),
     )
     world.credentials.put("u", credential("u"))
     await service.start_up()

@@ -10,7 +10,7 @@ from bridge.sessions.states import STATUS_OF, TRANSITIONS, Event, IllegalTransit
 LOGIN = ["connecting", "authorizing", "syncing"]
 WANTED = ["waiting", *LOGIN, "live", "backoff", "throttled", "refreshing", "maintenance"]
 EXPECTED = {
-    "start": ({"stopped", "fenced", "action_required"}, "waiting"),
+    "start": ({"stopped", "fenced", "action_required", "suspended"}, "waiting"),
     "admitted": ({"waiting"}, "connecting"),
     "connecting": (set(LOGIN), "connecting"),
     "authorizing": (set(LOGIN), "authorizing"),
@@ -24,9 +24,10 @@ EXPECTED = {
     "refreshed": ({"refreshing"}, "waiting"),
     "user_needed": ({*LOGIN, "live", "refreshing"}, "action_required"),
     "due": ({"backoff", "throttled", "maintenance"}, "waiting"),
-    "stop": ({*WANTED, "action_required", "draining", "fenced"}, "stopped"),
-    "fence": ({*WANTED, "action_required", "draining", "stopped"}, "fenced"),
-    "drain": (set(WANTED), "draining"),
+    "stop": ({*WANTED, "action_required", "draining", "fenced", "suspended"}, "stopped"),
+    "fence": ({*WANTED, "action_required", "draining", "stopped", "suspended"}, "fenced"),
+    "drain": ({*WANTED, "suspended"}, "draining"),
+    "suspend": (set(WANTED), "suspended"),
 }
 
 
@@ -56,6 +57,7 @@ def test_record_status_follows_design_when_a_state_is_shown() -> None:
         "throttled": "stale",
         "refreshing": "stale",
         "draining": "stale",
+        "suspended": "stale",
         "maintenance": "maintenance",
         "action_required": "action_required",
         "stopped": "stopped",

@@ -9,9 +9,13 @@ from random import Random
 from typing import Any
 
 from bridge.brokers.base import Environment
+from bridge.sessions.lease import Lease
+from bridge.sessions.ownership.fleet import Fleet
+from bridge.sessions.ownership.steward import Membership, new_name
 from bridge.sessions.remembered import DesiredInMemory
 from bridge.sessions.service import SessionService
 from bridge.sessions.session import Session
+from bridge.sessions.standing import Standing
 from bridge.sessions.states import LOGIN_STATES, TIMED_STATES, State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.views import SessionView
@@ -20,11 +24,14 @@ from core.errors import Unavailable
 from core.user_key import UserKeyScheme
 from tests.support.fake_broker import FakeBroker, FakeCredentials, FakeRecorder, LoopClock, credential
 
+LEASE_S = 15.0
+
 
 class World:
     """Everything around the sessions of one process. `crashes`: tasks that died in the open (none may).
 
     `desired`: what is stored of them, given to the world that comes after a restart; it is shared, and can fail.
+    `fleet`: where several worlds share it out.
     """
 
     def __init__(
@@ -34,6 +41,8 @@ class World:
         desired: FailingStore | None = None,
         credentials: FakeCredentials | None = None,
         idle_after_s: float | None = None,
+        fleet: Fleet | None = None,
+        records: Any = None,
         **broker: Any,
     ) -> None:
         self.broker = FakeBroker(**broker)
@@ -43,14 +52,19 @@ class World:
         self.desired = FailingStore() if desired is None else desired
         self.audit = FakeAudit()
         self.crashes: list[BaseException] = []
+        rng = Random(seed)
+        lease = Lease(LEASE_S) if fleet is not None else None
+        self.standing = Standing(new_name(rng) if lease else "process-1", self.clock, lease)
         self.service = SessionService(
             brokers={"fake": self.broker},
             credentials=self.credentials,
             recorder=self.recorder,
             user_keys=UserKeyScheme(),
             clock=self.clock,
-            rng=Random(seed),
-            owner="process-1",
+            rng=rng,
+            standing=self.standing,
+            membership=None if fleet is None else Membership(fleet, version="1", capacity=1000),
+            records=records,
             desired=self.desired,
             audit=self.audit,
             idle_after_s=idle_after_s,
@@ -138,7 +152,10 @@ class FailingStore(DesiredInMemory):
         return call
 
 
-_CALLS = ("known", "start", "stop", "resolve", "wanted", "owing", "ended", "of_user", "idle", "note", "erase")
+_CALLS = (
+    *("known", "start", "stop", "retry", "resolve", "wanted", "owing", "changed", "page", "ended", "of_user", "idle"),
+    *("note", "used", "erase"),
+)
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Which process serves which session: leases, fair shares, taking over and handing over (DESIGN §9)."""

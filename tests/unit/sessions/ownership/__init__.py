@@ -1,0 +1,1 @@
+"""Sessions: machine, queue, faults, refreshes, service, in virtual time."""
