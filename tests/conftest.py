@@ -21,6 +21,8 @@ from tests.support.official_client import alpaca_node as make_alpaca_node
 from tests.support.official_client import alpaca_py_python as make_alpaca_py
 from tests.support.official_client import official_client_python as make_official_client
 
+pytest_plugins = ["tests.support.fault_table"]
+
 # the machine may be busy: no example is judged by the clock
 settings.register_profile("bridge", deadline=None)
 settings.load_profile("bridge")
