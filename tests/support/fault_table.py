@@ -1,8 +1,8 @@
 """pytest plugin: which faults the suite caused, and what was seen: it writes `docs/faults.md`.
 
 A test that causes a fault of the catalogue (`tests/faults/catalogue`) carries `fault(ID, injected)` and notes what
-held through the fixture `observed`. Notes say bounds that were checked, never measured values, so that the same code
-writes the same file. A whole run whose file differs from the one in the repository rewrites it and fails: commit the
+held through the fixture `observed`, or in the mark itself. Notes say bounds that were checked, never measured values,
+so that the same code writes the same file. A test function's marks are part of its name: `test_x[C03]`. A whole run whose file differs from the one in the repository rewrites it and fails: commit the
 new one. `--fault N15` runs the tests of one fault.
 """
 
@@ -29,11 +29,14 @@ never go back, nobody else's record changes, no budget is exceeded, and at last 
 COLUMNS = "| id | fault | injected | required | observed |\n| --- | --- | --- | --- | --- |\n"
 
 
-def fault(fault_id: str, injected: str) -> pytest.MarkDecorator:
-    """Marks a test or a parameter: it causes `fault_id`, in the way that `injected` says in a few words."""
+def fault(fault_id: str, injected: str, held: str = "") -> pytest.MarkDecorator:
+    """Marks a test or a parameter: it causes `fault_id`, in the way that `injected` says in a few words.
+
+    `held`: what the test asks for, where it always asks for the same; otherwise it notes that through `observed`.
+    """
     if fault_id not in ROWS:
         raise ValueError(f"no fault {fault_id} in the catalogue")
-    return pytest.mark.fault(fault_id, injected)
+    return pytest.mark.fault(fault_id, injected, held)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +47,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(id, injected): causes a fault of tests/faults/catalogue")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Collected(config), "fault table")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marks = sorted({mark.args[0] for mark in metafunc.definition.iter_markers("fault")})
+    if marks:
+        metafunc.fixturenames.append("fault_named")
+        metafunc.parametrize("fault_named", ["+".join(marks)], indirect=True)
+
+
+@pytest.fixture
+def fault_named(request: pytest.FixtureRequest) -> str:
+    """The ids of the faults that the test function causes: there for the sake of the test's name."""
+    return str(request.param)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -82,8 +98,8 @@ class _Collected:
             return
         causes = [value for name, value in report.user_properties if name == INJECTED]
         notes = [str(value) for name, value in report.user_properties if name == OBSERVED]
-        for fault_id, injected in causes:
-            self._seen.setdefault(fault_id, {})[report.nodeid] = (injected, notes)
+        for fault_id, injected, held in causes:
+            self._seen.setdefault(fault_id, {})[report.nodeid] = (injected, [*([held] if held else []), *notes])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> object:

@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 import pytest
 
-from tests.integration.test_store_outage import keep_trading
+from tests.faults.test_cache_outage import keep_trading
 from tests.support.storm import differences
 from tests.support.waiting import eventually
 from tests.support.world import APP_KEY, World, record_key, running_world
