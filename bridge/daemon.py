@@ -13,6 +13,7 @@ import os
 import random
 import resource
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -55,7 +56,7 @@ from bridge.sessions.service import SessionService
 from bridge.sessions.states import State
 from bridge.telemetry.logs import setup_logs
 from bridge.telemetry.metrics import FlushTimes, Sources, metrics_page
-from bridge.telemetry.process import LoopWatch
+from bridge.telemetry.process import LoopWatch, tasks
 from bridge.telemetry.redaction import REDACTOR
 from bridge.telemetry.sentry import setup_sentry
 from bridge.telemetry.tracing import setup_tracing
@@ -182,7 +183,8 @@ class Daemon:
             http=lambda: self._api.dispatcher.answers,
             dropped_lines=dropped_lines,
             loop_stalls=lambda: self._watch.stalls,
-            gauges={"loop_lag_seconds": self._watch.lag_s},
+            loop_lags=self._watch.lags,
+            gauges={"loop_lag_seconds": self._watch.lag_s, "tasks": tasks, "python_blocks": sys.getallocatedblocks},
             parts={
                 "http": self._api.figures,
                 "audit": self._foundation.audit.metrics,

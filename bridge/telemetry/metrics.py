@@ -94,6 +94,7 @@ class Sources:
     http: Callable[[], Mapping[int, int]]
     dropped_lines: Callable[[], int]
     loop_stalls: Callable[[], int]
+    loop_lags: Histogram
     gauges: Mapping[str, Callable[[], float]]
     parts: Readings
     pools: Readings
@@ -153,6 +154,8 @@ class BridgeCollector(Collector):
         flusher = self._sources.flusher()
         age = flusher.get("record_age_s", 0.0)
         yield GaugeMetricFamily("bridge_record_age_seconds", "Age of the oldest record of a live session.", value=age)
+        entries = flusher.get("entries", 0)
+        yield GaugeMetricFamily("bridge_records", "Sessions whose records this process writes.", value=entries)
         yield _plain_counter("records_made", "Records made for a flush.", flusher.get("records_made", 0))
         yield _plain_counter("record_failures", "Records that could not be made.", flusher.get("record_failures", 0))
         yield _plain_counter("fenced", "Sessions refused under a higher fence.", flusher.get("fenced", 0))
@@ -178,6 +181,9 @@ class BridgeCollector(Collector):
     def _process(self) -> Iterator[Metric]:
         for name, read in self._sources.gauges.items():
             yield GaugeMetricFamily(f"bridge_{name}", name.replace("_", " ").capitalize() + ".", value=read())
+        lags = self._sources.loop_lags
+        text = "How late the event loop ran a timer, four times a second."
+        yield HistogramMetricFamily("bridge_loop_beat_lag_seconds", text, lags.cumulative(), lags.total)
         answers = {str(status): number for status, number in self._sources.http().items()}
         yield _counter("http_answers", "Answers of the HTTP API.", "status", answers)
         stalls = self._sources.loop_stalls()

@@ -1,10 +1,11 @@
-"""The process's own figures: memory, processor share, event loop lag, and a watchdog that names what stalls the loop.
+"""The process's own figures: memory, processor share, tasks, event loop lag, and a watchdog that names what stalls it.
 
 The watchdog is a thread, because a stalled loop cannot report itself. It prints stacks without local variables.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -16,12 +17,14 @@ from collections import deque
 
 from bridge.runtime.clock import Clock
 from bridge.runtime.ticker import Ticker
+from bridge.telemetry.histogram import Histogram
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 0.25
 STALL_S = 1.0
 LAG_WINDOW = 240  # beats: one minute
+LAG_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 _PAGE = resource.getpagesize()
 
 
@@ -33,6 +36,11 @@ def rss_bytes() -> int:
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def tasks() -> int:
+    """Tasks of the running loop that have not ended."""
+    return len(asyncio.all_tasks())
 
 
 class CpuMeter:
@@ -59,7 +67,10 @@ def _cpu_seconds() -> float:
 
 
 class LoopWatch:
-    """Measures how late the loop runs its timers; a thread reports a stall while it lasts."""
+    """Measures how late the loop runs its timers; a thread reports a stall while it lasts.
+
+    `lags`: of all beats so far, in seconds.
+    """
 
     def __init__(self, clock: Clock, rng: random.Random, *, beat_s: float = BEAT_S, stall_s: float = STALL_S) -> None:
         self._ticker = Ticker(beat_s, clock=clock, rng=rng)
@@ -70,6 +81,7 @@ class LoopWatch:
         self._beaten_at = clock.monotonic()
         self._stop = threading.Event()
         self._loop_thread = threading.get_ident()
+        self.lags = Histogram(LAG_BOUNDS)
         self.stalls = 0
         self.beats = 0
 
@@ -87,7 +99,9 @@ class LoopWatch:
         try:
             async for due in self._ticker:
                 self._beaten_at = self._clock.monotonic()
-                self._lags.append(max(0.0, self._beaten_at - due))
+                lag_s = max(0.0, self._beaten_at - due)
+                self._lags.append(lag_s)
+                self.lags.observe(lag_s)
                 self.beats += 1
         finally:
             self._stop.set()

@@ -12,12 +12,14 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 import asyncpg
 import redis
 
+USERS_SEARCHED = 100  # of a file of credentials: what is said of one of thousands is said of these as well
 SHORTEST = 8  # characters; a shorter text would be found in ordinary words
 SIMULATOR = (
     *("sim-access-", "sim-refresh-", "sim-secret", "sim-code-"),
@@ -150,12 +152,12 @@ def _secret_parts(address: str) -> Iterator[str]:
 
 
 def _tokens_in(path: Path) -> Iterator[str]:
-    """The tokens in a file of credentials, as far as their beginning is not looked for anyway."""
+    """The tokens of the first users in a file of credentials, as far as their beginning is not looked for anyway."""
     try:
         users = json.loads(path.read_text())["users"]
     except (OSError, ValueError, KeyError):
         return
-    for entries in users.values():
+    for entries in islice(users.values(), USERS_SEARCHED):
         for entry in entries.values() if isinstance(entries, dict) else ():
             for name, value in entry.items() if isinstance(entry, dict) else ():
                 if _SECRET_NAME.search(name) and isinstance(value, str) and not value.startswith(SIMULATOR):

@@ -52,16 +52,19 @@ class Store:
 def page(flush_times: FlushTimes) -> dict:
     broker = {"requests.ok": 9, "requests.timeout": 1, "dials": 2, "roundtrip.le_0.1": 8, "roundtrip.le_1": 9}
     broker |= {"roundtrip.sum": 1.5, "roundtrip.count": 10}
+    lags = Histogram((0.01, 0.05))
+    lags.observe(0.02)
     sources = Sources(
         sessions=Counters,
         brokers={"sim": lambda: broker},
-        flusher=lambda: {"record_age_s": 1.25, "records_made": 4, "fenced": 0},
+        flusher=lambda: {"record_age_s": 1.25, "records_made": 4, "fenced": 0, "entries": 2},
         flush_times=flush_times,
         stores=lambda: {"redis": Store()},
         tiers=lambda: {"memory": Tier()},
         http=lambda: {200: 12},
         dropped_lines=lambda: 3,
         loop_stalls=lambda: 4,
+        loop_lags=lags,
         gauges={"loop_lag_seconds": lambda: 0.5},
         parts={"audit": lambda: {"written": 10, "waiting": 2}, "jwks": lambda: {"fetches": 3, "other": 4}},
         pools={"main": lambda: {**dict.fromkeys((*POOL_GAUGES, *POOL_COUNTERS), 1), "busy": 5}},
@@ -98,6 +101,9 @@ def test_every_agreed_name_is_there():
     assert samples["bridge_store_refusals_total", ("store", "redis")] == 3
     assert samples["bridge_loop_lag_seconds",] == 0.5
     assert samples["bridge_loop_stalls_total",] == 4
+    assert samples["bridge_loop_beat_lag_seconds_bucket", ("le", "0.01")] == 0
+    assert samples["bridge_loop_beat_lag_seconds_bucket", ("le", "0.05")] == 1
+    assert samples["bridge_records",] == 2
     assert samples["bridge_http_answers_total", ("status", "200")] == 12
     assert samples["bridge_log_lines_dropped_total",] == 3
     assert ("process_resident_memory_bytes",) in samples

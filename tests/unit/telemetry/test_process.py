@@ -43,6 +43,7 @@ async def test_a_stall_is_measured_and_reported_with_its_place(caplog: pytest.Lo
     assert watch.stalls == 1
     assert "stalls_here" in caplog.records[-1].stack
     await eventually(lambda: watch.lag_s() > 0.1, within_s=5)
+    assert sum(watch.lags.counts) == watch.beats
     assert watch.stalls == 1
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
