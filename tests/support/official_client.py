@@ -1,5 +1,5 @@
 """The brokers' own clients, unmodified, each in an environment of its own: `ctrader-open-api`, `alpaca-py`, and for
-Node `@alpacahq/alpaca-trade-api`.
+Node `@alpacahq/alpaca-trade-api`; beside them what the Node bridge of scripts/bench_peers is made of.
 
 They pin old versions or bring half of PyPI, so none may share an environment with the bridge. An environment is made
 once per lock file and Python version under `.venv-official/` in the checkout, hash-checked, and kept. Nothing is
@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".venv-official"
 NODE_PROJECT = Path(__file__).with_name("official_alpaca_node")
+PEERS_PROJECT = ROOT / "scripts" / "bench_peers"
 INSTALL_WITHIN_S = 300
 MISLEADING = {"PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_CONSTRAINT", "PIP_REQUIREMENT", "NODE_OPTIONS"}
 
@@ -56,15 +57,24 @@ def alpaca_py_python() -> Path:
 
 def alpaca_node() -> Node:
     """Node from a PyPI wheel, with Alpaca's npm package installed by `npm ci` from its lock file."""
+    return _node("Alpaca's npm package", NODE_PROJECT)
+
+
+def peers_node() -> Node:
+    """Node with what the plain Node bridge of scripts/bench_peers is made of."""
+    return _node("the packages of scripts/bench_peers", PEERS_PROJECT)
+
+
+def _node(what: str, project: Path) -> Node:
     npm = _npm()
-    lock = NODE_PROJECT / "package-lock.json"
+    lock = project / "package-lock.json"
 
     def install(folder: Path) -> None:
         for file in (lock, lock.with_name("package.json")):
             shutil.copy(file, folder)
-        _run("Alpaca's npm package", *npm, "ci", "--ignore-scripts", cwd=folder)
+        _run(what, *npm, "ci", "--ignore-scripts", cwd=folder)
 
-    return Node(Path(npm[0]), _made(f"node-{_digest(lock)}", "Alpaca's npm package", install) / "node_modules")
+    return Node(Path(npm[0]), _made(f"node-{_digest(lock)}", what, install) / "node_modules")
 
 
 def _npm() -> list[str]:
@@ -142,7 +152,7 @@ def main() -> None:
         npm = _npm()
         os.execv(npm[0], [*npm, *sys.argv[2:]])
     failed = False
-    for make in (official_client_python, alpaca_py_python, alpaca_node):
+    for make in (official_client_python, alpaca_py_python, alpaca_node, peers_node):
         try:
             make()
         except (RuntimeError, subprocess.TimeoutExpired) as error:
