@@ -14,6 +14,7 @@ from bridge.embedded.postgres import PostgresServer
 from bridge.embedded.valkey import ValkeyServer
 from bridge.telemetry.logs import OURS, JsonFormatter
 from core.secret import Secret
+from tests.negative_controls.applying import apply_breakage
 from tests.support.canaries import assert_clean, stored_in_postgres
 from tests.support.databases import make_database, migrate_database
 from tests.support.official_client import Node
@@ -22,6 +23,8 @@ from tests.support.official_client import alpaca_py_python as make_alpaca_py
 from tests.support.official_client import official_client_python as make_official_client
 
 pytest_plugins = ["tests.support.fault_table"]
+
+apply_breakage()  # before anything is made; nothing, unless a negative control runs
 
 # the machine may be busy: no example is judged by the clock
 settings.register_profile("bridge", deadline=None)

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.negative_controls.applying import VARIABLE as BREAK
+from tests.negative_controls.applying import broken_module
 from tests.support.canaries import assert_clean, secrets_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,11 +123,10 @@ async def bridge_process(
     AssertionError when it said a secret. `prints`: secrets that it is asked to print.
     """
     secrets = secrets_of(env or {})
-    clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", BREAK) if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        module,
+        *broken_module(module),
         *arguments,
         cwd=ROOT,
         env={**clean, "PYTHONUNBUFFERED": "1", "LOG_LEVEL": "DEBUG", **(env or {})},
