@@ -22,7 +22,7 @@ def between(postgres: PostgresServer, _migrated: str) -> Iterator[tuple[Pooler, 
     with pooler_thread(url, size=6) as made:
         yield made, url
         assert made.leaks == []
-        assert made.lent > 500
+        assert made.lent  # however few of these tests this worker ran
 
 
 @pytest.fixture(params=[pytest.param(None, id="pooler"), pytest.param("kv_store_bridge", id="pooler-kv")])
