@@ -10,10 +10,12 @@ from bridge.cache.stores.redis import RedisStore
 from bridge.embedded.valkey import ValkeyServer
 from core.errors import ConfigurationError
 from core.secret import Secret
+from tests.support.fault_table import fault
 
 WRITE = Write("a", 1, 1, b"{}")
 
 
+@fault("C18", "another deployment's id in the server", "the start stops with one line")
 async def test_the_start_stops_when_the_server_belongs_to_another_deployment(redis_url: str) -> None:
     ours = RedisStore(Secret(redis_url), deployment_id="one")
     theirs = RedisStore(Secret(redis_url), deployment_id="two")
@@ -26,6 +28,7 @@ async def test_the_start_stops_when_the_server_belongs_to_another_deployment(red
         await store.close()
 
 
+@fault("C18", "another deployment's server met after the start", "nothing is read or written; said once")
 async def test_nothing_is_read_or_written_when_the_other_deployment_is_met_after_the_start(
     valkey_factory: Callable[[], ValkeyServer], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -51,6 +54,7 @@ async def test_nothing_is_read_or_written_when_the_other_deployment_is_met_after
         await store.close()
 
 
+@fault("C04", "FLUSHALL takes the deployment's name, too", "the name is written again")
 async def test_the_name_is_written_anew_when_the_server_lost_its_data(valkey: ValkeyServer, redis_url: str) -> None:
     store = RedisStore(Secret(redis_url), deployment_id="one")
     await store.open()

@@ -17,6 +17,7 @@ from bridge.cache.stores.redis import RedisStore
 from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.clock import SystemClock
 from core.secret import Secret
+from tests.support.fault_table import fault
 from tests.support.waiting import eventually
 from tests.unit.cache.builders import Source, account
 
@@ -72,6 +73,11 @@ async def documents(store: RedisStore, entries: list[Entry]) -> list[Any]:
     return [orjson.loads(each.document) if each is not None and each.document else None for each in stored]
 
 
+@fault(
+    "C01",
+    "the server of 2,000 records killed under load",
+    "the newest state of each within 3 s of its return, fences unchanged",
+)
 async def test_the_newest_state_of_everything_is_back_soon_after_the_server_was_killed_under_load(
     flusher: Flusher, store: RedisStore, server: ValkeyServer
 ) -> None:
@@ -99,6 +105,7 @@ async def test_the_newest_state_of_everything_is_back_soon_after_the_server_was_
     await eventually(lambda: flusher.health()["redis"].state == "up", within_s=PATIENCE_S)
 
 
+@fault("C04", "FLUSHALL with 2,000 records", "every record again within 3 s")
 async def test_everything_is_written_again_when_a_running_server_was_emptied(
     flusher: Flusher, store: RedisStore, server: ValkeyServer
 ) -> None:
@@ -112,6 +119,7 @@ async def test_everything_is_written_again_when_a_running_server_was_emptied(
     await eventually(back, within_s=REFLUSH_WITHIN_S, what="every record again")
 
 
+@fault("C01", "the server restarted empty between two flushes", "every record again within 3 s")
 async def test_everything_is_written_again_when_the_server_restarted_between_two_flushes(
     flusher: Flusher, store: RedisStore, server: ValkeyServer
 ) -> None:
@@ -125,6 +133,7 @@ async def test_everything_is_written_again_when_the_server_restarted_between_two
     await eventually(back, within_s=REFLUSH_WITHIN_S, what="every record again")
 
 
+@fault("C02", "the server of 600 records frozen", "said in health; the newest state afterwards")
 async def test_a_paused_server_delays_but_loses_nothing(
     flusher: Flusher, store: RedisStore, server: ValkeyServer
 ) -> None:
@@ -152,6 +161,7 @@ async def test_two_thousand_sessions_cut_at_once_are_written_within_two_seconds(
     assert {document["status"] for document in await documents(store, entries)} == {"stale"}
 
 
+@fault("C17", "a second owner of one record", "the first is fenced, the rest is written on")
 async def test_a_second_owner_takes_over_and_the_first_is_fenced(
     flusher: Flusher, store: RedisStore, server: ValkeyServer
 ) -> None:
@@ -170,6 +180,7 @@ async def test_a_second_owner_takes_over_and_the_first_is_fenced(
     await other.close()
 
 
+@fault("C03", "REPLICAOF with changes waiting", "said in health; everything after promotion")
 async def test_a_replica_takes_no_records_and_everything_follows_after_promotion(
     flusher: Flusher, store: RedisStore, server: ValkeyServer, valkey_factory: Callable[[], ValkeyServer]
 ) -> None:  # C03

@@ -16,6 +16,7 @@ from bridge.embedded.valkey import ValkeyServer
 from bridge.runtime.clock import SystemClock
 from core.errors import ConfigurationError
 from core.secret import Secret
+from tests.support.fault_table import fault
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -47,6 +48,11 @@ async def answers(store: RedisStore) -> bool:
     return True
 
 
+@fault(
+    "C01",
+    "the server killed, later started empty",
+    "each call says unavailable, and works again on the empty server",
+)
 async def test_every_call_says_unavailable_when_the_server_is_gone_and_works_when_it_is_back(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C01, C04
@@ -72,6 +78,7 @@ async def test_every_call_says_unavailable_when_the_server_is_gone_and_works_whe
     assert await store.write([write("a", 5, 3)]) == []
 
 
+@fault("C04", "FLUSHALL between two owners", "the next fence exceeds every earlier one; the old owner is refused")
 async def test_a_claim_after_a_loss_exceeds_every_earlier_fence(store: RedisStore, server: ValkeyServer) -> None:  # C04
     [before] = await store.claim(["a"])
     assert server.command("FLUSHALL") == b"+OK"
@@ -83,6 +90,7 @@ async def test_a_claim_after_a_loss_exceeds_every_earlier_fence(store: RedisStor
     assert await store.write([write("a", before, 99, b"zombie")]) == [Refusal("a", after, 1)]
 
 
+@fault("C04", "FLUSHALL under a running server", "the next write notices the loss")
 async def test_the_generation_changes_when_the_data_was_erased_under_a_running_server(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C04
@@ -96,6 +104,7 @@ async def test_the_generation_changes_when_the_data_was_erased_under_a_running_s
     assert store.generation == erased
 
 
+@fault("C17", "the record removed, its fence not", "a zombie is refused, the owner writes again")
 async def test_an_older_owner_is_refused_when_the_record_expired_or_was_deleted_by_somebody(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C17
@@ -109,6 +118,7 @@ async def test_an_older_owner_is_refused_when_the_record_expired_or_was_deleted_
     assert server.command("TTL", "a") == server.command("TTL", FENCE + "a") == b":-1"
 
 
+@fault("C02", "the server frozen", "a call costs its deadline and no more")
 async def test_a_silent_server_costs_the_deadline_and_no_more(store: RedisStore, server: ValkeyServer) -> None:  # C02
     await store.write([write("a", 5, 1)])
     loop = asyncio.get_running_loop()
@@ -124,6 +134,8 @@ async def test_a_silent_server_costs_the_deadline_and_no_more(store: RedisStore,
     assert await store.read(["a"]) == [Stored("a", 5, 3, b"new")]
 
 
+@fault("C02", "CLIENT PAUSE for writes", "a held write never wins over a newer one")
+@fault("C08", "CLIENT PAUSE for writes", "a held write has at most one effect")
 async def test_writes_held_up_by_the_server_are_applied_at_most_once_and_never_win_over_newer_ones(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C02, C08
@@ -138,6 +150,7 @@ async def test_writes_held_up_by_the_server_are_applied_at_most_once_and_never_w
     assert await store.read(["a"]) == [Stored("a", 5, 3, b"newest")]
 
 
+@fault("C08", "every connection slammed", "one dial for one command: the library never repeats")
 async def test_a_command_is_sent_once_and_never_tried_again_by_the_library() -> None:  # C08
     """A hidden retry would stretch every deadline and could apply a write after its caller gave up."""
     dialled = 0
@@ -158,6 +171,7 @@ async def test_a_command_is_sent_once_and_never_tried_again_by_the_library() -> 
     await server.wait_closed()
 
 
+@fault("C06", "SCRIPT FLUSH before each call", "every script is loaded again unnoticed")
 async def test_unknown_scripts_are_loaded_again_when_the_server_forgot_them(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C06
@@ -171,6 +185,7 @@ async def test_unknown_scripts_are_loaded_again_when_the_server_forgot_them(
         await store.ping()
 
 
+@fault("C03", "REPLICAOF another server", "each call says unavailable, and works after promotion")
 async def test_a_replica_is_unavailable_and_serves_again_when_promoted(
     store: RedisStore, server: ValkeyServer, valkey_factory: Callable[[], ValkeyServer]
 ) -> None:  # C03
@@ -199,6 +214,7 @@ def memory_full(server: ValkeyServer) -> Iterator[None]:
         assert server.command("CONFIG", "SET", "maxmemory", "0") == b"+OK"
 
 
+@fault("C05", "CONFIG SET maxmemory 1", "each write says why, whole chunks fail, reads go on")
 async def test_a_full_server_is_unavailable_whole_and_keeps_what_it_held(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C05
@@ -226,6 +242,7 @@ async def test_a_full_server_is_unavailable_whole_and_keeps_what_it_held(
         pytest.param(("SET", "a", "not-json"), id="a foreign record without side key"),
     ],
 )
+@fault("C16", "hashes, lists, letters and foreign records at our keys", "read as nothing, overwritten, fences sane")
 async def test_garbage_at_our_keys_counts_as_nothing_and_is_overwritten(
     store: RedisStore, server: ValkeyServer, seed: tuple[str, ...]
 ) -> None:  # C16
@@ -240,6 +257,7 @@ async def test_garbage_at_our_keys_counts_as_nothing_and_is_overwritten(
     assert await store.read(["a"]) == [Stored("a", fence, 1, b"ours again")]
 
 
+@fault("C07", "calls cancelled at random between sending and reply", "every answer is the one to its question")
 async def test_cancelled_calls_never_hand_their_reply_to_the_next_caller(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C07
@@ -271,6 +289,7 @@ async def test_cancelled_calls_never_hand_their_reply_to_the_next_caller(
     assert finished > 300
 
 
+@fault("C07", "replies that come after the deadline", "every later answer is the one to its question")
 async def test_the_deadline_discards_the_connection_so_that_a_late_reply_reaches_nobody(
     store: RedisStore, server: ValkeyServer
 ) -> None:  # C07
@@ -285,6 +304,7 @@ async def test_the_deadline_discards_the_connection_so_that_a_late_reply_reaches
         assert reads == [[Stored("b", 1, 1, b"B")]] * 20
 
 
+@fault("C10", "500 readers at the Redis pool", "a write overtakes them")
 async def test_reads_never_keep_a_flush_waiting(server: ValkeyServer) -> None:
     """Flushing has connections of its own, however many readers queue."""
     store = RedisStore(Secret(server.url), timeout_s=PATIENCE_S)  # what counts is who is first, not how fast

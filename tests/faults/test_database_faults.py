@@ -19,6 +19,7 @@ from bridge.db.database import (
 from bridge.embedded.postgres import PostgresServer
 from core.secret import Secret
 from tests.support.databases import make_database, opened
+from tests.support.fault_table import fault
 from tests.support.waiting import eventually
 
 Servers = Callable[[], PostgresServer]
@@ -36,6 +37,7 @@ async def running(database: Database, text: str) -> int:
 # ------------------------------------------------------------ the server goes away and comes back
 
 
+@fault("C09", "restart with every connection in use", "the pool works at once afterwards")
 async def test_the_pool_comes_back_when_the_server_was_restarted_with_every_connection_in_use(
     postgres_factory: Servers,
 ) -> None:
@@ -50,6 +52,7 @@ async def test_the_pool_comes_back_when_the_server_was_restarted_with_every_conn
             await database.fetch_value("select 3")
 
 
+@fault("C09", "three immediate restarts under inserts", "what was said to be stored is stored, once")
 async def test_work_goes_on_under_load_when_the_server_restarts_immediately(postgres_factory: Servers) -> None:
     server = postgres_factory()
     async with opened(server.url(), size=4) as database:
@@ -81,6 +84,7 @@ async def test_work_goes_on_under_load_when_the_server_restarts_immediately(post
         assert rows == stored
 
 
+@fault("C13", "57P01 on an idle connection", "replaced before anybody notices")
 async def test_a_dead_connection_is_replaced_when_the_server_cut_it_behind_our_back(database_url: str) -> None:
     async with opened(database_url, size=1) as database, opened(database_url) as other:
         mine = await database.fetch_value("select pg_backend_pid()")
@@ -88,6 +92,7 @@ async def test_a_dead_connection_is_replaced_when_the_server_cut_it_behind_our_b
         assert await database.fetch_value("select pg_backend_pid()") != mine
 
 
+@fault("C13", "57P01 within a transaction", "said as unavailable")
 async def test_a_statement_is_unavailable_when_its_session_is_ended_under_it(database_url: str) -> None:
     async with opened(database_url, size=1) as database, opened(database_url) as other:
 
@@ -102,6 +107,7 @@ async def test_a_statement_is_unavailable_when_its_session_is_ended_under_it(dat
         assert await database.fetch_value("select 1") == 1
 
 
+@fault("C11", "a session that turned read-only", "one refusal, then every connection is new")
 async def test_connections_are_dialled_anew_when_the_server_has_become_read_only(database_url: str) -> None:
     async with opened(database_url, size=3) as database, opened(database_url) as other:
         name = await database.fetch_value("select current_database()")
@@ -131,6 +137,7 @@ async def test_connections_are_dialled_anew_when_the_server_has_become_read_only
 # ------------------------------------------------------------ waits are bounded
 
 
+@fault("C10", "a pool of one, in use", "told after the bounded wait")
 async def test_a_caller_is_told_in_time_when_every_connection_is_in_use(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +153,7 @@ async def test_a_caller_is_told_in_time_when_every_connection_is_in_use(
         assert (figures["busy"], figures["transactions"], figures["unavailable"]) == (0, 2, 1)
 
 
+@fault("C10", "a server that accepts nobody", "told after the bounded wait")
 async def test_a_caller_is_told_in_time_when_the_server_accepts_nobody(
     postgres_factory: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +172,7 @@ async def _answers(database: Database) -> bool:
         return False
 
 
+@fault("C10", "the role's connection limit", "the reason is named")
 async def test_too_many_connections_are_a_reason_when_the_server_has_no_more(database_url: str) -> None:
     async with opened(database_url, size=1) as owner:
         name = await owner.fetch_value("select current_database()")
@@ -183,6 +192,7 @@ async def _dropped(owner: Database, role: str) -> bool:
     return True
 
 
+@fault("C13", "57014 by the statement's own limit", "said as taking too long")
 async def test_a_statement_ends_at_its_own_limit_when_it_takes_too_long(database: Database) -> None:
     with pytest.raises(DatabaseUnavailable, match="took too long"):
         await database.execute("select pg_sleep(20)", timeout_s=0.05)
@@ -232,6 +242,7 @@ async def _none(database: Database) -> bool:
     return await running(database, "4.999") == 0
 
 
+@fault("C07", "a statement cut off by its caller", "its connection is not used again")
 async def test_a_connection_is_not_used_again_when_a_statement_on_it_was_cut_off(database_url: str) -> None:
     async with opened(database_url, size=1) as database, opened(database_url) as other:
 
@@ -263,6 +274,7 @@ async def test_a_connection_is_not_used_again_when_a_statement_on_it_was_cut_off
             assert await database.fetch_value("select pg_backend_pid()") != mine
 
 
+@fault("C07", "statements of Postgres cancelled at random", "every answer is the one to its question")
 async def test_nobody_reads_another_answer_when_statements_are_cancelled_at_random(database_url: str) -> None:
     """C07: each answer is the one to the question, whatever was cancelled before it on the same connection."""
     chance = random.Random(7)

@@ -16,10 +16,12 @@ from bridge.runtime.clock import SystemClock
 from core.errors import ConfigurationError
 from core.secret import Secret
 from tests.support.databases import make_database, opened
+from tests.support.fault_table import fault
 from tests.support.pooler import pooler
 from tests.support.waiting import eventually
 
 
+@fault("C12", "each transaction at another server", "nothing is left in any session")
 async def test_each_transaction_meets_another_server_and_leaves_nothing_behind(database_url: str) -> None:
     async with pooler(database_url, size=3) as between, opened(between.url(), size=2) as database:
         pids = [await database.fetch_value("select pg_backend_pid()") for _ in range(9)]
@@ -37,6 +39,7 @@ async def test_each_transaction_meets_another_server_and_leaves_nothing_behind(d
         assert between.leaks == []
 
 
+@fault("C12", "types looked up across servers", "understood; nothing is left in any session")
 async def test_types_that_must_be_looked_up_are_understood_when_every_transaction_meets_another_server(
     database_url: str,
 ) -> None:
@@ -51,6 +54,7 @@ async def test_types_that_must_be_looked_up_are_understood_when_every_transactio
         assert between.leaks == []
 
 
+@fault("C12", "migrations from three sides at once", "each applied once; nothing is left in any session")
 async def test_migrations_run_from_several_sides_at_once_through_the_pooler(empty_database_url: str) -> None:
     async with pooler(empty_database_url, size=4) as between:
         databases = [Database(Secret(between.url()), size=1) for _ in range(3)]
@@ -64,6 +68,7 @@ async def test_migrations_run_from_several_sides_at_once_through_the_pooler(empt
         assert between.leaks == []
 
 
+@fault("C12", "locks of two processes", "they exclude one another")
 async def test_locks_exclude_one_another_through_the_pooler(database_url: str) -> None:
     async with (
         pooler(database_url, size=4) as between,
@@ -83,6 +88,8 @@ async def test_locks_exclude_one_another_through_the_pooler(database_url: str) -
         assert between.leaks == []
 
 
+@fault("C07", "statements cancelled behind a pooler", "every answer is the one to its question")
+@fault("C12", "statements cancelled", "nothing is left in any session")
 async def test_nobody_reads_another_answer_when_statements_are_cancelled_behind_the_pooler(database_url: str) -> None:
     chance = random.Random(11)
     async with pooler(database_url, size=3) as between, opened(between.url(), size=3) as database:
@@ -101,6 +108,7 @@ async def test_nobody_reads_another_answer_when_statements_are_cancelled_behind_
         assert between.leaks == []
 
 
+@fault("C12", "the pooler's own servers ended", "work goes on")
 async def test_work_goes_on_when_the_pooler_lost_its_servers(database_url: str) -> None:
     async with pooler(database_url) as between, opened(between.url()) as database, opened(database_url) as direct:
         for number in range(3):
@@ -118,6 +126,11 @@ async def _answers(database: Database) -> bool:
         return False
 
 
+@fault(
+    "C11",
+    "the address leads to a standby for a while",
+    "told apart; nothing written there; writes go on afterwards",
+)
 async def test_writes_go_on_when_the_address_led_to_a_read_only_server_for_a_while(
     postgres_factory: Callable[..., PostgresServer], database_url: str
 ) -> None:

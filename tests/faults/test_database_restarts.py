@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from tests.faults.test_cache_outage import keep_trading
+from tests.support.fault_table import fault
 from tests.support.storm import differences
 from tests.support.waiting import eventually
 from tests.support.world import APP_KEY, World, record_key, running_world
@@ -88,6 +89,11 @@ async def listed(world: World) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@fault(
+    "C09",
+    "five immediate restarts under trading, starts and stops of 60 sessions",
+    "no accepted command lost, sessions never interrupted, every record true",
+)
 async def test_nothing_accepted_is_lost_when_postgres_restarts_five_times_under_load(
     tmp_path: Path, postgres_factory: Any
 ) -> None:

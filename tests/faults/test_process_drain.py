@@ -16,6 +16,7 @@ import pytest
 from bridge.embedded.postgres import PostgresServer
 from tests.integration.test_serve import run_script
 from tests.support.databases import make_database
+from tests.support.fault_table import fault
 from tests.support.kill_drill import primary_records, stored_sessions
 from tests.support.processes import bridge_process
 from tests.support.waiting import eventually
@@ -101,6 +102,11 @@ CASES = [("up", "up", False), ("paused", "up", False), *((*each, noticed) for ea
 
 
 @pytest.mark.parametrize(("primary", "copy", "noticed"), CASES)
+@fault(
+    "P01",
+    "SIGTERM with stores up, frozen or down",
+    "exit 0 within 3 s; draining said in every store that answers; live again afterwards",
+)
 async def test_the_process_ends_in_time_and_says_so_in_every_store_that_answers(
     tmp_path: Path, server: PostgresServer, url: str, primary: str, copy: str, noticed: bool
 ) -> None:
@@ -156,6 +162,7 @@ async def _true_everywhere(url: str, world: World) -> None:
     await eventually(live, within_s=10, every_s=0.1, what="live records in both stores")
 
 
+@fault("P03", "SIGKILL right after SIGTERM", "what was wanted is back, what was stopped is not")
 async def test_a_process_killed_right_after_the_signal_leaves_what_was_wanted(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -179,6 +186,7 @@ async def test_a_process_killed_right_after_the_signal_leaves_what_was_wanted(
             await eventually(back, within_s=30, every_s=0.1, what="what was wanted is back, what was stopped is not")
 
 
+@fault("P02", "the second signal with a frozen database", "ended within 1 s, nothing wanted is lost")
 async def test_a_second_signal_ends_it_at_once_while_the_database_is_frozen(
     tmp_path: Path, server: PostgresServer, url: str
 ) -> None:
@@ -196,6 +204,7 @@ async def test_a_second_signal_ends_it_at_once_while_the_database_is_frozen(
         assert (await stored_sessions(url))[0] == wanted
 
 
+@fault("P01", "SIGTERM while a thread hangs", "exit 0 in time")
 async def test_the_end_is_in_time_when_a_thread_hangs() -> None:
     """As a name server that does not answer would have one hang."""
     script = """
@@ -215,6 +224,7 @@ async def test_the_end_is_in_time_when_a_thread_hangs() -> None:
     assert time.monotonic() - begun < 20  # not the sixty seconds that it would sleep
 
 
+@fault("P01", "commands through the end of the process", "each is stored or refused")
 async def test_nothing_accepted_is_lost_when_commands_arrive_while_the_process_ends(
     tmp_path: Path, database_url: str
 ) -> None:

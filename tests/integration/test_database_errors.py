@@ -19,6 +19,7 @@ from bridge.embedded.postgres import PostgresServer
 from core.errors import ConfigurationError
 from core.secret import Secret
 from tests.support.databases import opened
+from tests.support.fault_table import fault
 
 # ------------------------------------------------------------ what errors mean
 
@@ -95,6 +96,7 @@ async def test_a_missing_grant_is_told_apart_when_the_user_may_not(database: Dat
         await ask()
 
 
+@fault("C13", "40P01: two write in reverse order", "the victim starts again and ends well")
 async def test_contention_is_told_apart_and_repeated_when_two_write_in_reverse_order(database: Database) -> None:
     """C13: one of them is chosen as the victim of the deadlock, starts again and ends well."""
     await database.execute("insert into public.bridge_facts values ('one', ''), ('two', '')")
@@ -120,6 +122,7 @@ async def test_contention_is_told_apart_and_repeated_when_two_write_in_reverse_o
     assert [row["value"] for row in rows] == ["xx", "xx"]
 
 
+@fault("C13", "40001 without end", "said after a bounded number of tries")
 async def test_contention_surfaces_when_it_does_not_end(database: Database) -> None:
     tries = 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fault_table import fault
 from tests.support.fleet_world import LEASE_S, cuttable, running_fleet, said, watched
 from tests.support.storm import trade
 from tests.support.waiting import eventually
@@ -22,6 +23,11 @@ CONNECT_S = 8.0  # a connection, a place in the queue and an account's snapshot,
 pytestmark = pytest.mark.timeout(180)
 
 
+@fault(
+    "P03",
+    "SIGKILL of one of three processes",
+    "its sessions live elsewhere within lease + 8 s; nothing else moves; no double login",
+)
 async def test_sessions_of_a_killed_process_live_elsewhere_after_its_lease(tmp_path: Path, database_url: str) -> None:
     async with running_fleet(tmp_path, database_url, users=USERS, processes=3) as fleet:
         async with watched(fleet.world):
@@ -60,6 +66,7 @@ async def test_process_that_ends_in_order_is_followed_at_once(tmp_path: Path, da
 
 
 @pytest.mark.parametrize("when", ["before the end", "after the drain"])
+@fault("P06", "SIGTERM, then SIGKILL of the old process", "at most one change of owner; no late write, no double login")
 async def test_deploy_overlaps_and_the_old_process_is_killed(tmp_path: Path, database_url: str, when: str) -> None:
     async with running_fleet(tmp_path, database_url, users=USERS) as fleet:
         await fleet.add("2")
@@ -80,6 +87,7 @@ async def test_deploy_overlaps_and_the_old_process_is_killed(tmp_path: Path, dat
         await fleet.judged()
 
 
+@fault("P06", "rolling restart of three processes under trading", "no late write, no double login, every record true")
 async def test_rolling_restart_of_all_loses_nothing(tmp_path: Path, database_url: str) -> None:
     rng = random.Random(3)
     async with running_fleet(tmp_path, database_url, users=USERS, processes=3) as fleet:
@@ -105,6 +113,7 @@ async def test_rolling_restart_of_all_loses_nothing(tmp_path: Path, database_url
         await fleet.judged()
 
 
+@fault("P08", "SIGSTOP beyond the lease, SIGCONT", "no late write; it comes back under another name")
 async def test_process_that_froze_beyond_its_lease_writes_nothing_and_begins_anew(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -132,6 +141,7 @@ async def test_process_that_froze_beyond_its_lease_writes_nothing_and_begins_ane
         assert said(frozen.bridge, "the lease was lost")
 
 
+@fault("P07", "a silent line to Postgres only", "suspended before its lease ends; no late write; back by itself")
 async def test_process_cut_off_from_the_database_stops_and_comes_back_by_itself(
     tmp_path: Path, database_url: str
 ) -> None:

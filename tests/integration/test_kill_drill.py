@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fault_table import fault
 from tests.support.kill_drill import drill_world, run_kill_drill
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
+@fault("P03", "SIGKILL at 300 sessions under load", "all wanted sessions back in time, every record true")
 async def test_every_wanted_session_is_back_in_time_and_true_when_the_bridge_was_killed_under_load(
     tmp_path: Path, database_url: str
 ) -> None:

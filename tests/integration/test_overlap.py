@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.embedded.surroundings import free_port
+from tests.support.fault_table import fault
 from tests.support.fleet_world import watched
 from tests.support.kill_drill import records_true, stored_sessions
 from tests.support.processes import bridge_process
@@ -63,6 +64,7 @@ def second(world: World) -> tuple[dict[str, str], str]:
 
 
 @pytest.mark.timeout(150)
+@fault("P06", "the release before still serves", "each record changes hands once; no double login")
 async def test_this_release_takes_over_from_the_one_before_and_nothing_is_lost(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -119,6 +121,7 @@ async def test_going_back_by_one_release_leaves_nobody_without_a_process(tmp_pat
 
 
 @pytest.mark.timeout(150)
+@fault("P06", "the release before comes and goes", "the owner serves them again")
 async def test_owner_takes_back_what_somebody_else_wrote_over(tmp_path: Path, database_url: str) -> None:
     """A process of the release before comes and goes again: whoever owns the sessions serves them on."""
     env: dict[str, Any] = {"DATABASE_URL": database_url, "LEASE_TTL": "3"}

@@ -22,6 +22,7 @@ from bridge.runtime.clock import SystemClock
 from core.errors import ConfigurationError
 from core.secret import Secret
 from tests.support.databases import migrate_database
+from tests.support.fault_table import fault
 from tests.support.waiting import eventually
 from tests.unit.cache.builders import Source, account
 
@@ -75,6 +76,7 @@ async def server(postgres_factory: Callable[[], PostgresServer]) -> PostgresServ
 
 
 @pytest.mark.parametrize("unlogged", [False, True])
+@fault("C09", "three crashes under flushing of 1,000 records", "every record is the newest again, fences unchanged")
 async def test_every_record_is_the_newest_again_when_the_server_crashed_under_load(
     server: PostgresServer, unlogged: bool
 ) -> None:
@@ -151,6 +153,7 @@ async def test_the_generation_changes_when_somebody_empties_the_table(database_u
 # ---------------------------------------------------------------- waits and refusals
 
 
+@fault("C10", "30 readers holding their connections", "a write finds one")
 async def test_a_write_finds_a_connection_when_reads_hold_theirs(database_url: str) -> None:
     release = asyncio.Event()
 
@@ -186,6 +189,7 @@ async def test_a_write_is_given_up_in_time_when_somebody_holds_the_row(database_
         assert await store.write([write("a", 1, 3)]) == []
 
 
+@fault("C11", "default_transaction_read_only", "writes say unavailable, reads go on")
 async def test_ping_and_write_fail_when_the_server_takes_no_writes(database_url: str) -> None:
     async with opened(database_url) as store, connected(database_url) as connection:
         await store.write([write("a", 1, 1)])
@@ -203,6 +207,7 @@ async def test_ping_and_write_fail_when_the_server_takes_no_writes(database_url:
 
 
 @pytest.mark.parametrize("kv_table", [None, KV])
+@fault("C13", "batches written in opposite order by two", "no deadlock")
 async def test_batches_that_cross_never_lock_up(database_url: str, kv_table: str | None) -> None:
     keys = [f"k{n:03d}" for n in range(200)]
     async with (
@@ -237,6 +242,7 @@ async def test_batches_that_cross_never_lock_up(database_url: str, kv_table: str
         (KV, b'"text"'),
     ],
 )
+@fault("C15", "one poisoned row of 500", "the other rows are written, nobody is fenced")
 async def test_only_that_row_is_left_out_and_nobody_fenced_when_one_row_of_a_batch_cannot_be_stored(
     database_url: str, kv_table: str | None, bad: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -275,6 +281,7 @@ async def test_only_that_row_is_left_out_and_nobody_fenced_when_one_row_of_a_bat
      '{"fence": 99007199254740992, "version": 1}', '{"fence": 1.5, "version": 2}',
      '{"fence": {"a": 1}, "version": [1]}', '{"fence": 9007199254740993, "version": 1}'],
 )  # fmt: skip
+@fault("C16", "values of other shapes in a key-value table", "read as older than anything, overwritten")
 async def test_a_value_of_another_shape_is_read_as_older_than_anything_and_overwritten(
     database_url: str, value: str
 ) -> None:

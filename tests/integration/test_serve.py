@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.support.fault_table import fault
 from tests.support.processes import BridgeProcess, bridge_process
 from tests.support.waiting import eventually
 from tests.support.world import API_KEY_SECRET, APP_KEY, OPS_KEY, World, api_keys, running_world
@@ -92,6 +93,11 @@ async def live_world(world: World) -> None:
     await eventually(stored, within_s=5, what="live records in the store")
 
 
+@fault(
+    "P01",
+    "SIGTERM with 20 live sessions",
+    "every last record is stale with reason draining, a higher version, exit 0 within 3 s",
+)
 async def test_the_last_records_say_draining_when_the_process_is_asked_to_end(tmp_path: Path):
     async with running_world(tmp_path, users=20) as world:
         await live_world(world)
@@ -109,6 +115,7 @@ async def test_the_last_records_say_draining_when_the_process_is_asked_to_end(tm
         assert counters["budgetViolations"] == 0
 
 
+@fault("P01", "SIGINT with a frozen store", "not ready, new work refused, exit 0 within 3 s")
 async def test_a_drain_refuses_new_work_and_ends_in_time_when_the_store_hangs(tmp_path: Path):
     async with running_world(tmp_path, users=3) as world:
         await live_world(world)
@@ -126,6 +133,7 @@ async def test_a_drain_refuses_new_work_and_ends_in_time_when_the_store_hangs(tm
             assert time.monotonic() - asked < DRAIN_S + NOTICED_S
 
 
+@fault("P02", "the second signal with a frozen store", "ended within 1 s")
 async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path):
     async with running_world(tmp_path, users=3, bridge_env={"DRAIN_SECONDS": "60"}) as world:
         await live_world(world)
@@ -138,6 +146,7 @@ async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path):
             assert time.monotonic() - asked < 0.5 + NOTICED_S
 
 
+@fault("P03", "SIGKILL of the only process", "the record names an end of its freshness")
 async def test_a_killed_process_leaves_records_that_stop_looking_fresh(tmp_path: Path):
     async with running_world(tmp_path, users=1) as world:
         await live_world(world)
@@ -206,6 +215,7 @@ async def run_script(script: str, *, until: bytes = b"", then: signal.Signals | 
             await process.wait()
 
 
+@fault("P05", "the loop hangs while the process ends", "ended in time")
 async def test_a_drain_ends_in_time_when_the_loop_itself_hangs():
     script = """
         import sys, time
@@ -223,6 +233,7 @@ async def test_a_drain_ends_in_time_when_the_loop_itself_hangs():
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@fault("P15", "standard streams closed by the parent", "serves, and ends with exit 0")
 async def test_a_process_whose_standard_streams_are_closed_serves_and_ends_well(closed: str):
     """A daemon's parent may have closed them; no socket may take their numbers."""
     with socket.socket() as free:

@@ -28,6 +28,7 @@ from core.errors import ConfigurationError
 from core.secret import Secret
 from tests.contract.test_store_contract import WITHOUT_FUNCTIONS
 from tests.support.databases import make_database
+from tests.support.fault_table import fault
 from tests.support.postgrest import SECRET_KEY, PostgrestServer
 from tests.support.waiting import eventually
 
@@ -136,6 +137,11 @@ def lasting(request: pytest.FixtureRequest, postgres: PostgresServer, _migrated:
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@fault(
+    "C14",
+    "22 wrong answers, with the functions and without",
+    "every one says unavailable; nothing is repeated; nothing is reported that did not happen",
+)
 async def test_no_write_is_reported_that_did_not_happen_when_the_service_fails(
     lasting: PostgrestServer, fault: Any, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,6 +172,7 @@ async def test_no_write_is_reported_that_did_not_happen_when_the_service_fails(
 
 
 @pytest.mark.parametrize("status", [429, 503])
+@fault("C14", "429 and 503 with Retry-After", "nothing is asked before")
 async def test_nothing_is_asked_until_the_time_told_has_passed(project: PostgrestServer, status: int) -> None:
     clock = ManualClock()
     async with opened(project, clock=clock) as store:
@@ -236,6 +243,7 @@ async def test_a_plain_store_says_so_and_compares_as_soon_as_the_functions_are_t
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["fenced", "plain"])
+@fault("C15", "two poisoned rows of 500 through Supabase", "the others are written")
 async def test_only_that_row_is_left_out_when_one_row_of_a_batch_cannot_be_stored(
     database_url: str, project: PostgrestServer, plain: bool
 ) -> None:

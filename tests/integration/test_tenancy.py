@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from bridge.api.callers import Access
+from tests.support.fault_table import fault
 from tests.support.fuzz import durable_env, user_token
 from tests.support.tenants import Request, Tenant, requests_about
 from tests.support.waiting import eventually
@@ -17,6 +18,7 @@ FIGURES = (
 )
 
 
+@fault("I10", "another user's cTrader account, under each spelling", "refused for good; no figure of it is shown")
 async def test_another_users_account_is_never_served_however_it_is_asked_for(tmp_path: Path):
     async with running_world(tmp_path, users=3) as world:
         await world.start_all()
@@ -74,6 +76,7 @@ EVE = {  # who stands where: user-2 with keys or a token of their own
 
 
 @pytest.mark.parametrize("access", EVE)
+@fault("I10", "another user's Alpaca account, under each spelling", "refused for good; no figure of it is shown")
 async def test_another_users_account_at_alpaca_is_never_served_however_it_is_asked_for(
     tmp_path: Path, database_url: str, access: str
 ):

@@ -8,12 +8,14 @@ from bridge.embedded.surroundings import free_port
 from bridge.runtime.clock import SystemClock
 from core.secret import Secret
 from core.user_key import UserKeyMode, UserKeyScheme
+from tests.support.fault_table import fault
 from tests.support.issuer import ISSUER, claims, ec_key, jwk, key_server, rsa_key, sign
 from tests.support.processes import bridge_process
 
 USER_KEY_SECRET = "only-for-tests-user-keys-0123456789ab"
 
 
+@fault("I11", "tokens of other keys at a process of its own", "401; the issuer is asked once")
 async def test_users_call_a_bridge_that_knows_the_issuer_only_by_its_address():
     scheme = UserKeyScheme(UserKeyMode.DUAL, Secret(USER_KEY_SECRET))
     async with key_server(jwk(ec_key(), "ec-1")) as issuer, aiohttp.ClientSession() as http:

@@ -2,8 +2,9 @@
 
 A test that causes a fault of the catalogue (`tests/faults/catalogue`) carries `fault(ID, injected)` and notes what
 held through the fixture `observed`, or in the mark itself. Notes say bounds that were checked, never measured values,
-so that the same code writes the same file. A test function's marks are part of its name: `test_x[C03]`. A whole run whose file differs from the one in the repository rewrites it and fails: commit the
-new one. `--fault N15` runs the tests of one fault.
+so that the same code writes the same file. The ids of a test function's marks are part of its name: `test_x[C03]`. A
+whole run whose file differs from the one in the repository rewrites it and fails: commit the new one. `--fault N15`
+runs the tests of one fault.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from bridge.api.dispatch import Policy
 from bridge.api.handlers import Handlers
 from bridge.api.routes import ROUTES, Route
 from tests.support.fake_services import APP_KEY, BOTH_KEY, OPS_KEY, Api, FakeUsers, running_api, user_key
+from tests.support.fault_table import fault
 from tests.support.raw_http import exchange
 
 FORGED = {
@@ -128,6 +129,7 @@ async def test_start_needs_a_user_when_the_caller_is_the_app(api: Api):
         ),
     ],
 )
+@fault("I05", "a table of odd spellings", "400 or 404")
 async def test_a_path_is_unknown_when_it_is_not_spelt_exactly(api: Api, path: str):
     answer = await exchange(api.port, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert answer.status in (400, 404)
@@ -146,6 +148,7 @@ def misspelt(path: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("route", "path"), EVERY_PATH)
+@fault("I05", "18 spellings of every route, with and without key", "400 or 404")
 async def test_no_spelling_of_a_path_slips_past_its_rule(api: Api, route: Route, path: str):
     spellings = misspelt(concrete(path))
     assert len(set(spellings)) >= 18
@@ -158,6 +161,7 @@ async def test_no_spelling_of_a_path_slips_past_its_rule(api: Api, route: Route,
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE"])
+@fault("I06", "wrong methods", "405 with the right ones")
 async def test_a_wrong_method_is_refused_with_the_right_ones(api: Api, method: str):
     async with api.request(method, "/api/start-session") as answer:
         assert answer.status == 405

@@ -13,6 +13,7 @@ from bridge.api.bodies import LARGEST_BODY, loads
 from bridge.api.problems import Problem
 from bridge.api.requests import StartRequest, parse
 from tests.support.fake_services import BOTH_KEY, Api, running_api
+from tests.support.fault_table import fault
 from tests.support.raw_http import RawAnswer, exchange, read_answer
 
 START = "/api/v1/start-session"
@@ -59,6 +60,7 @@ async def post(api: Api, body: bytes, content_type: str = "application/json", pa
         (b'{"userId": "' + b"x" * 3000 + b'", "broker": "sim"}', "userId"),
     ],
 )
+@fault("I01", "a table of wrong bodies", "422 with the path of the field")
 async def test_a_body_is_refused_with_the_field(api: Api, body: bytes, field: str):
     answer = await post(api, body)
     assert answer.status == 422
@@ -71,6 +73,7 @@ async def test_a_body_is_refused_with_the_field(api: Api, body: bytes, field: st
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=utf-16"]
 )
+@fault("I06", "other content types", "415")
 async def test_a_body_is_refused_when_it_is_not_called_json(api: Api, content_type: str):
     assert (await post(api, b'{"userId": "u", "broker": "sim"}', content_type)).status == 415
 
@@ -80,12 +83,14 @@ async def test_a_body_is_refused_when_it_is_compressed(api: Api):
         assert answer.status == 415
 
 
+@fault("I02", "a large Content-Length", "413 before the body is sent")
 async def test_a_large_body_is_refused_before_it_is_sent(api: Api):
     head = f"{HEAD}Content-Type: application/json\r\nContent-Length: {LARGEST_BODY + 1}\r\n\r\n"
     answer = await exchange(api.port, head.encode())
     assert (answer.status, answer.headers["connection"]) == (413, "close")
 
 
+@fault("I02", "chunks without end", "413 early, connection closed")
 async def test_a_large_body_is_refused_early_when_it_comes_in_chunks(api: Api):
     head = f"{HEAD}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
@@ -136,6 +141,7 @@ async def test_a_body_is_read_when_the_caller_expects_100_continue(api: Api):
         b"POST /api/start-session HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     ],
 )
+@fault("I06", "TLS, bad lines, CL with TE, two lengths", "400 and the connection ends")
 async def test_what_is_not_http_gets_a_problem_and_the_connection_ends(api: Api, data: bytes):
     async with asyncio.timeout(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
@@ -149,6 +155,7 @@ async def test_what_is_not_http_gets_a_problem_and_the_connection_ends(api: Api,
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "POST", "PUT", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/health", "/account", "/nowhere"])
+@fault("I06", "a request hidden in a body", "one request in, one handled")
 async def test_a_body_that_nobody_reads_is_not_taken_for_a_request(api: Api, method: str, path: str):
     hidden = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(hidden)}\r\n\r\n"
@@ -167,6 +174,7 @@ async def test_a_body_that_nobody_reads_is_not_taken_for_a_request(api: Api, met
         assert sum(api.server.dispatcher.answers.values()) <= before + 2
 
 
+@fault("I06", "broken chunks", "400")
 async def test_a_chunked_body_is_refused_when_its_framing_breaks(api: Api):
     head = f"{HEAD}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"
     assert (await exchange(api.port, head.encode())).status == 400
@@ -200,6 +208,7 @@ def served():
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(body=bodies, path=st.sampled_from([START, "/api/stop-session", "/api/start-websocket", "/api/stop-websocket"]))
+@fault("I01", "generated bodies", "never a 500")
 def test_no_body_is_ever_our_fault(served: Any, body: bytes, path: str):
     runner, api = served
     answer = runner.run(post(api, body, path=path))

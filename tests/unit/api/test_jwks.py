@@ -16,6 +16,7 @@ from bridge.api.strict_json import NotStrict
 from bridge.runtime.clock import ManualClock
 from core.errors import Unavailable
 from tests.support.fake_services import Api, running_api
+from tests.support.fault_table import fault
 from tests.support.issuer import KeyServer, claims, ec_key, jwk, key_server, rsa_key, sign, verifier
 
 
@@ -156,6 +157,7 @@ TROUBLES = {"HTML": html, "an error": broken, "no end": huge, "zipped": zipped, 
 
 
 @pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
+@fault("I12", "an issuer in every kind of trouble", "users do not notice for an hour")
 async def test_users_do_not_notice_for_an_hour_when_the_issuer_is_in_trouble(scene: Scene, trouble: Any):
     assert await scene.status() == GOOD
     scene.issuer.answer = trouble
@@ -209,6 +211,7 @@ async def test_a_redirect_is_not_followed(scene: Scene):
         assert elsewhere.asked == 0
 
 
+@fault("I12", "keys without end", "cut early")
 async def test_an_answer_without_end_is_cut_early(scene: Scene):
     taken = 0
 
@@ -229,6 +232,7 @@ async def test_an_answer_without_end_is_cut_early(scene: Scene):
     assert taken < 2**25, "beyond what sockets buffer"
 
 
+@fault("I12", "a slow issuer", "asked once for all, given up in time")
 async def test_a_slow_issuer_is_asked_once_for_all_and_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jwks, "FETCH_S", 0.6)
     monkeypatch.setattr(jwks, "WAIT_S", 0.2)
@@ -262,6 +266,7 @@ async def test_a_slow_issuer_holds_nobody_up_when_keys_are_known(scene: Scene):
     assert scene.issuer.asked <= 2
 
 
+@fault("I12", "rotation", "the new key counts, the old one does not")
 async def test_a_rotated_key_is_found_and_the_old_one_is_out(scene: Scene):
     assert await scene.status() == GOOD
     scene.issuer.keys = [jwk(ec_key(7), "ec-2")]

@@ -20,6 +20,7 @@ from bridge.runtime.clock import ManualClock
 from core.secret import Secret
 from core.user_key import UserKeyScheme
 from tests.support.fake_services import APP_KEY, BOTH_KEY, OPS_KEY, Api, FakeUsers, key_ring, running_api
+from tests.support.fault_table import fault
 from tests.support.raw_http import exchange, read_answer
 from tests.support.waiting import eventually
 
@@ -161,12 +162,14 @@ async def test_callers_are_limited_each_for_themself():
         assert (await statuses(api, 20, None)).count(429) == 0
 
 
+@fault("I16", "no trusted proxy", "forged headers do not help")
 async def test_a_forged_forwarding_header_does_not_help_when_no_proxy_is_trusted():
     async with running_api(policy=Policy()) as api:
         seen = [(await statuses(api, 1, None, **{"X-Forwarded-For": f"10.0.0.{number}"}))[0] for number in range(25)]
         assert seen.count(429) == 5
 
 
+@fault("I16", "one trusted proxy", "only its entry counts")
 async def test_only_the_trusted_proxys_entry_counts_when_one_is_in_front():
     async with running_api(policy=Policy(), proxy_hops=1) as api:
         for number in range(25):
@@ -175,6 +178,7 @@ async def test_only_the_trusted_proxys_entry_counts_when_one_is_in_front():
         assert await statuses(api, 1, None, **{"X-Forwarded-For": "203.0.113.7, 203.0.113.8"}) == [200]
 
 
+@fault("I16", "10,000 random headers behind 0, 1 and 2 proxies", "one caller, one budget")
 async def test_made_up_addresses_do_not_evade_the_limit():
     rng = random.Random(7)
     for hops, stated in ((0, ""), (1, ", 203.0.113.7"), (2, ", 203.0.113.7, 10.0.0.1")):
@@ -203,6 +207,7 @@ async def test_probes_are_answered_when_all_callers_share_one_address():
         assert (await statuses(api, 25, None)).count(429) == 5, "/health has a rate of its own"
 
 
+@fault("I03", "heads that stop", "408")
 async def test_a_slow_head_ends_in_408(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connections, "WHOLE_REQUEST_S", 0.2)
     async with running_api() as api:
@@ -212,6 +217,7 @@ async def test_a_slow_head_ends_in_408(monkeypatch: pytest.MonkeyPatch):
             assert answer.problem.endswith(":request-timeout")
 
 
+@fault("I03", "a head byte by byte", "408")
 async def test_a_dripping_head_ends_in_408(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connections, "WHOLE_REQUEST_S", 0.3)
     async with running_api() as api, asyncio.timeout(5):
@@ -226,6 +232,7 @@ async def test_a_dripping_head_ends_in_408(monkeypatch: pytest.MonkeyPatch):
         writer.close()
 
 
+@fault("I03", "a body that stops", "408, connection closed")
 async def test_a_slow_body_ends_in_408(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connections, "WHOLE_REQUEST_S", 0.3)
     async with running_api() as api:
@@ -260,6 +267,7 @@ async def test_a_slow_service_ends_in_503(monkeypatch: pytest.MonkeyPatch, api: 
         assert answer.headers["Retry-After"]
 
 
+@fault("I03", "200 drippers over a cap of 50", "they push out one another; callers are answered")
 async def test_drippers_push_out_one_another_and_not_a_caller(monkeypatch: pytest.MonkeyPatch):
     async with running_api() as api:
         monkeypatch.setattr(api.server.connections, "_most_per_address", 50)
@@ -276,6 +284,7 @@ async def test_drippers_push_out_one_another_and_not_a_caller(monkeypatch: pytes
             writer.close()
 
 
+@fault("I18", "sockets beyond the cap, all at work", "refused and counted")
 async def test_a_socket_is_refused_when_all_others_are_at_work(monkeypatch: pytest.MonkeyPatch):
     async with running_api() as api, asyncio.timeout(10):
         gate, begun = asyncio.Event(), asyncio.Semaphore(0)
@@ -302,6 +311,7 @@ async def test_a_socket_is_refused_when_all_others_are_at_work(monkeypatch: pyte
             assert (await call).status == 500
 
 
+@fault("I18", "requests beyond the cap", "503 with Retry-After; probes answer")
 async def test_too_many_requests_at_once_get_503_but_probes_answer(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(dispatch, "AT_ONCE", 1)
     async with running_api() as api, asyncio.timeout(10):
@@ -325,6 +335,7 @@ async def test_too_many_requests_at_once_get_503_but_probes_answer(monkeypatch: 
         assert (await call).status == 500
 
 
+@fault("I18", "5,000 pipelined requests", "answered one by one")
 async def test_many_pipelined_requests_are_answered_one_by_one(api: Api):
     count = 5000
     async with asyncio.timeout(60):

@@ -11,6 +11,7 @@ from bridge.api.dispatch import Policy
 from bridge.api.problems import KINDS
 from bridge.api.routes import ROUTES
 from tests.support.fake_services import OPS_KEY, Api, FakeUsers, running_api, user_key
+from tests.support.fault_table import fault
 
 
 async def test_health_has_exactly_the_agreed_members(api: Api):
@@ -147,6 +148,7 @@ async def test_every_answer_has_the_security_headers(api: Api):
         ("*", False),
     ],
 )
+@fault("I17", "a table of origins", "only listed ones, exactly")
 async def test_only_listed_origins_may_read(origin: str, allowed: bool):
     policy = Policy(cors_origins=frozenset({"https://app.example.com"}), key_rate=10**6, address_rate=10**6)
     async with running_api(policy=policy) as api:

@@ -21,6 +21,7 @@ from bridge.api.user_tokens import LARGEST_TOKEN, SharedSecret, UserTokens
 from bridge.runtime.clock import ManualClock
 from core.secret import Secret
 from tests.support.fake_services import Api, running_api, user_key
+from tests.support.fault_table import fault
 from tests.support.issuer import (
     HS_SECRET,
     KeyServer,
@@ -264,17 +265,20 @@ async def test_good_tokens_name_their_user(shared: Api, asymmetric: Api):
                 assert (answer.status, (await answer.json())["userKey"]) == (202, user_key(ANN))
 
 
+@fault("I11", "over 100 forged tokens under a shared secret", "one and the same 401")
 async def test_forged_tokens_are_refused_alike_under_a_shared_secret(shared: Api):
     assert len(SHARED) > 100
     await all_alike(shared, SHARED)
 
 
+@fault("I11", "over 200 forged tokens under public keys", "one and the same 401; the issuer is asked once")
 async def test_forged_tokens_are_refused_alike_under_public_keys(asymmetric: Api, issuer: KeyServer):
     assert len(PUBLIC) > 200
     await all_alike(asymmetric, PUBLIC)
     assert issuer.asked == 1
 
 
+@fault("I11", "made-up key ids", "the issuer is asked once a minute")
 async def test_made_up_key_ids_ask_the_issuer_once_a_minute(issuer: KeyServer):
     clock = ManualClock()
     keys = KeySet(issuer.url, clock)
@@ -287,6 +291,7 @@ async def test_made_up_key_ids_ask_the_issuer_once_a_minute(issuer: KeyServer):
     await keys.close()
 
 
+@fault("I11", "a token of 1 MiB", "400")
 async def test_a_token_is_cut_short_when_it_is_huge(shared: Api):
     assert (await answer_to(shared, "x" * 2**20))[0] == 400
     at_the_limit = hs(claims(CLOCK, user_metadata={"x": "y" * 5700}))

@@ -25,6 +25,7 @@ from bridge.sessions.reconciling import AT_ONCE
 from bridge.sessions.session import Session
 from bridge.sessions.states import Event, State
 from core.errors import Conflict, InvalidInput, Unavailable
+from tests.support import fault_table
 from tests.support.fake_broker import credential, fault
 from tests.unit.sessions.world import World, settle, stranded
 
@@ -215,6 +216,7 @@ async def test_refused_application_is_logged_loudly_once(world: World, caplog: p
     assert world.view("v").reason == refusal.reason
 
 
+@fault_table.fault("P10", "an exception of our own in a login", "that session restarts, nobody else's")
 async def test_unexpected_error_in_a_login_restarts_that_session_only(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,6 +233,7 @@ async def test_unexpected_error_in_a_login_restarts_that_session_only(
     assert any(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)
 
 
+@fault_table.fault("P11", "a login that cancels itself", "live again")
 async def test_login_that_cancels_itself_is_not_an_orphan(world: World) -> None:
     async def cancel_me() -> None:
         raise asyncio.CancelledError
@@ -357,6 +360,7 @@ async def test_nothing_of_a_login_stays_alive_when_its_refusal_is_remembered(wor
     assert [reference() for reference in alive] == [None]
 
 
+@fault_table.fault("P10", "an exception of our own in the supervisor", "one session retries")
 async def test_supervisors_own_mistake_costs_one_session_a_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.live("v")
     failing = world.supervisor._reconciling

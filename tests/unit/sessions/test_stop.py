@@ -7,6 +7,7 @@ import pytest
 
 from bridge.brokers.base import FaultKind, ReasonCode, Stage
 from core.errors import NotFound, Unavailable
+from tests.support import fault_table
 from tests.support.fake_broker import fault
 from tests.unit.sessions.world import World, key_of, settle
 
@@ -96,6 +97,7 @@ async def _quiet(world: World) -> None:
 
 
 @moments
+@fault_table.fault("P12", "stop at every moment of a session", "no task, no login, nothing happens afterwards")
 async def test_stop_leaves_nothing_behind(world: World, reach: Callable[[World], Awaitable[None]]) -> None:
     await reach(world)
     (view,) = await world.stop()
@@ -164,6 +166,7 @@ async def test_drain_marks_everything_and_ends_what_is_under_way(
     assert world.broker.logging_in == 0
 
 
+@fault_table.fault("P12", "a login that swallows three cancellations, at the end of the process", "the deadline holds")
 async def test_drain_keeps_its_deadline_when_a_login_cannot_be_cancelled(world: World) -> None:
     async def stubborn() -> None:
         for _ in range(3):
@@ -181,6 +184,7 @@ async def test_drain_keeps_its_deadline_when_a_login_cannot_be_cancelled(world: 
     await asyncio.sleep(20)
 
 
+@fault_table.fault("P12", "a login that swallows its cancellation", "stopped at once, and stays so")
 async def test_stop_completes_when_a_login_swallows_its_cancellation(world: World) -> None:
     async def stubborn() -> None:
         try:
@@ -199,6 +203,7 @@ async def test_stop_completes_when_a_login_swallows_its_cancellation(world: Worl
     assert world.tasks == 0
 
 
+@fault_table.fault("P12", "a logout that never ends", "stop at once, live again within 14 s")
 async def test_logout_that_never_ends_holds_up_neither_stop_nor_the_next_start(world: World) -> None:
     world.broker.logout_s = 1000
     await world.live()

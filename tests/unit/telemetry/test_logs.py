@@ -11,6 +11,7 @@ import pytest
 from bridge.telemetry.logs import OURS, ConsoleFormatter, JsonFormatter, LineHandler, setup_logs
 from bridge.telemetry.redaction import Redactor
 from core.secret import Secret
+from tests.support.fault_table import fault
 
 NASTY = 'two\nlines\r\x1b[31mred\x00 "quoted" \u2028 \ud800 {"level": "critical"}'
 
@@ -101,6 +102,7 @@ def test_extra_fields_cannot_forge_the_fixed_ones(lines):
     assert json.loads(written[0])["level"] == "info"
 
 
+@fault("P15", "an output that takes nothing", "nobody waits; dropped lines are counted")
 def test_nobody_waits_when_the_output_is_blocked():
     gate = threading.Event()
     handler = LineHandler(lambda line: gate.wait() and None, Redactor(), lines_kept=10)
@@ -122,6 +124,7 @@ def test_a_record_that_cannot_be_formatted_is_counted_and_harms_nobody():
     assert (handler.dropped, written) == (1, [])
 
 
+@fault("P15", "a closed pipe", "counted")
 def test_a_closed_pipe_is_counted():
     def broken(line: bytes) -> None:
         raise BrokenPipeError

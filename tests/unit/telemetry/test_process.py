@@ -9,6 +9,7 @@ import pytest
 
 from bridge.runtime.clock import ManualClock, SystemClock
 from bridge.telemetry.process import CpuMeter, LoopWatch, rss_bytes
+from tests.support.fault_table import fault
 from tests.support.waiting import eventually
 
 
@@ -28,6 +29,7 @@ def test_processor_share_is_read_once_a_second():
     assert meter.percent() > 0
 
 
+@fault("P05", "a callback that blocks", "measured, and said with its place")
 async def test_a_stall_is_measured_and_reported_with_its_place(caplog: pytest.LogCaptureFixture):
     watch = LoopWatch(SystemClock(), random.Random(1), beat_s=0.02, stall_s=0.1)
     task = asyncio.ensure_future(watch.run())
