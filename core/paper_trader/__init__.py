@@ -42,11 +42,13 @@ from core.paper_trader.settings import (
     Listing,
     MarginTotal,
     MarketSettings,
+    Slippage,
     StopOutOrder,
     Swap,
     SwapKind,
     TradingMode,
 )
+from core.paper_trader.triggers import Levels
 from core.paper_trader.types import (
     KEEP,
     AccountTruth,
@@ -87,6 +89,7 @@ __all__ = [
     "EngineSettings",
     "Event",
     "Level",
+    "Levels",
     "Listing",
     "MarginCall",
     "MarginChanged",
@@ -115,6 +118,7 @@ __all__ = [
     "Quote",
     "RandomWalk",
     "RequestRejected",
+    "Slippage",
     "StopOut",
     "StopOutOrder",
     "Swap",

@@ -25,6 +25,7 @@ from core.paper_trader.settings import Access, AccountSettings, EngineSettings, 
 from core.paper_trader.state import Account, Desk, Due
 from core.paper_trader.stop_out import check_margin
 from core.paper_trader.swap import next_daily_ms
+from core.paper_trader.triggers import Levels
 from core.paper_trader.truth import account_truth
 from core.paper_trader.types import (
     ZERO,
@@ -303,6 +304,10 @@ class Engine:
     def quote_of(self, market_id: str, instrument_id: str) -> Quote:
         """Present best prices."""
         return self._desk.market(market_id).book(instrument_id).quote()
+
+    def levels(self, market_id: str, instrument_id: str) -> Levels:
+        """The nearest prices at which something would happen: a quote that reaches none of them changes nothing."""
+        return self._desk.market(market_id).book(instrument_id).triggers.levels()
 
     def listing(self, market_id: str, instrument_id: str) -> Listing:
         """Present terms of an instrument."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from core.orders import OrderType, Side, TimeInForce
-from core.paper_trader.settings import Listing
-from core.paper_trader.types import ZERO, Level, Order
+from core.paper_trader.conversion import EXACT
+from core.paper_trader.settings import Listing, Slippage
+from core.paper_trader.types import ZERO, Level, Order, OrderRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,25 @@ def worst_price(order: Order, point: Decimal) -> Decimal | None:
 def acceptable(side: Side, price: Decimal, worst: Decimal | None) -> bool:
     """Whether an order of that side may trade at this price."""
     return worst is None or (price <= worst if side is Side.BUY else price >= worst)
+
+
+def slipped(order: Order, price: Decimal, terms: Slippage, digits: int, *, closing: bool) -> Decimal:
+    """The price after slippage: worse for the order's side, at least one point, the same where none is due."""
+    if (not terms.points and not terms.fraction) or (closing and not terms.on_close) or not _at_market(order):
+        return price
+    sign = 1 if order.side is Side.BUY else -1
+    point = Decimal(1).scaleb(-digits)
+    moved = EXACT.multiply(price + sign * terms.points * point, 1 + sign * terms.fraction)
+    if not terms.exact:
+        moved = moved.quantize(point, rounding=ROUND_CEILING if sign > 0 else ROUND_FLOOR, context=EXACT)
+    return max(moved, point)
+
+
+def _at_market(order: Order) -> bool:
+    """Whether nothing bounds the price of its fills: a protection that is not triggered is a take profit."""
+    if order.role is OrderRole.PROTECTION:
+        return order.triggered
+    return order.type in (OrderType.MARKET, OrderType.STOP, OrderType.TRAILING_STOP)
 
 
 def plan_fills(

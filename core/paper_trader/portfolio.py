@@ -15,7 +15,7 @@ from core.paper_trader.conversion import EXACT
 from core.paper_trader.events import BalanceCause, BalanceChanged, MarginChanged, OrderFilled, OrderPartiallyFilled
 from core.paper_trader.margin import margin_of
 from core.paper_trader.market import Book
-from core.paper_trader.matching import Fill
+from core.paper_trader.matching import Fill, slipped
 from core.paper_trader.settings import AccountType
 from core.paper_trader.state import Account, Desk, Holding
 from core.paper_trader.truth import gross_in_quote
@@ -74,11 +74,15 @@ def book_fill(desk: Desk, account: Account, order: Order, fill: Fill, *, by_serv
     """Book one fill as one deal (two when it closes a netted position and opens the other side); the order after it."""
     closing = closing_units(account, order, fill.units)
     target = target_of(account, order)
+    digits = account.market.book(order.instrument_id).listing.instrument.price_digits
+    terms = account.market.settings.slippage
     if target is not None and closing > 0:
-        order = _close_part(desk, account, order, target, Fill(fill.price, closing), by_server=by_server)
+        price = slipped(order, fill.price, terms, digits, closing=True)
+        order = _close_part(desk, account, order, target, Fill(price, closing), by_server=by_server)
     opening = fill.units - closing
     if opening > 0:
-        order = _open_part(desk, account, order, Fill(fill.price, opening), by_server=by_server)
+        price = slipped(order, fill.price, terms, digits, closing=False)
+        order = _open_part(desk, account, order, Fill(price, opening), by_server=by_server)
     desk.touch(account)
     return order
 

@@ -91,18 +91,35 @@ class Listing:
     min_stop_points: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Slippage:
+    """What a fill at the market loses against the quote: `points` points and then `fraction` of the price.
+
+    Market orders, triggered stops, stop losses, client closes and stop-outs pay it; whatever has a limit never does.
+    `on_close`: closing deals pay too. The price is rounded to the instrument's digits against the trader, unless
+    `exact`. All zero, the default, changes nothing.
+    """
+
+    points: Decimal = Decimal(0)
+    fraction: Decimal = Decimal(0)
+    on_close: bool = True
+    exact: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketSettings:
     """Rules of one broker server.
 
     `day_end_minute_utc`: when DAY orders expire. `queue_when_closed`: take market orders with GTC or DAY while the
     instrument is closed and fill them at the open (else MARKET_CLOSED). `partial_fill_chance` 0…1: chance that a fill
-    takes only a random part of what it could (never FOK; an IOC loses the rest).
+    takes only a random part of what it could (never FOK; an IOC loses the rest). `slippage`: what fills at the market
+    lose against the quote.
     """
 
     day_end_minute_utc: int = 22 * 60
     queue_when_closed: bool = False
     partial_fill_chance: float = 0.0
+    slippage: Slippage = Slippage()
 
 
 class AccountType(StrEnum):

@@ -7,6 +7,7 @@ the ends of the lists; ten thousand resting levels that it does not reach cost n
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
@@ -53,6 +54,28 @@ class Trigger:
 
 # Sorted by (key, ...): the entry nearest to firing, oldest first among equals, is the last of its list.
 _Entry = tuple[Decimal, int, Trigger]
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The nearest prices at which something would happen, by watched side and direction; None where nothing waits.
+
+    `trail_…`: those that only pull a trailing stop along, which a later price does as well as an earlier one.
+    `next_quote`: something waits for any quote at all. A price that none of these is reached by changes nothing.
+    """
+
+    bid_falls_to: Decimal | None
+    bid_rises_to: Decimal | None
+    ask_falls_to: Decimal | None
+    ask_rises_to: Decimal | None
+    trail_bid_rises_to: Decimal | None
+    trail_ask_falls_to: Decimal | None
+    trail_bid_falls_to: Decimal | None
+    trail_ask_rises_to: Decimal | None
+    next_quote: bool
+
+
+TRAILS = (Kind.ORDER_TRAIL, Kind.TRAIL)
 
 
 class TriggerBook:
@@ -102,3 +125,23 @@ class TriggerBook:
                 trigger.armed = False
                 fired.append(trigger)
         return fired
+
+    def levels(self) -> Levels:
+        """What would set something off next; reads only."""
+        return Levels(
+            bid_falls_to=self._nearest(on_ask=False, rising=False, trails=False),
+            bid_rises_to=self._nearest(on_ask=False, rising=True, trails=False),
+            ask_falls_to=self._nearest(on_ask=True, rising=False, trails=False),
+            ask_rises_to=self._nearest(on_ask=True, rising=True, trails=False),
+            trail_bid_rises_to=self._nearest(on_ask=False, rising=True, trails=True),
+            trail_ask_falls_to=self._nearest(on_ask=True, rising=False, trails=True),
+            trail_bid_falls_to=self._nearest(on_ask=False, rising=False, trails=True),
+            trail_ask_rises_to=self._nearest(on_ask=True, rising=True, trails=True),
+            next_quote=bool(self._next_quote),
+        )
+
+    def _nearest(self, *, on_ask: bool, rising: bool, trails: bool) -> Decimal | None:
+        for entry in reversed(self._lists[on_ask, rising]):
+            if (entry[2].kind in TRAILS) is trails:
+                return entry[2].level
+        return None
