@@ -1,0 +1,171 @@
+"""The engine with the prices of the present, quoted to it no sooner than they matter.
+
+A price that reaches none of the engine's levels changes nothing there, so it is only remembered; before anything can
+happen, or is asked for, every remembered price is quoted. Holds nothing of the future.
+Invariant: between the price last quoted and the present one of an instrument lies no level of the engine's.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings
+from core.backtester.tracks import FAR
+from core.paper_trader import (
+    AccountTruth,
+    Engine,
+    EngineSettings,
+    Event,
+    Levels,
+    Order,
+    Position,
+    RequestRejected,
+    SwapKind,
+)
+from core.paper_trader.conversion import EXACT
+
+
+@dataclass(slots=True)
+class Quoted:
+    """Present prices of an instrument in points, and its quiet range: levels exclusive, FAR where there is none.
+
+    `stale`: the engine has not been told the present prices. `trail_…`: levels that only pull a trailing stop.
+    """
+
+    instrument_id: str
+    digits: int
+    bid: int = 0
+    ask: int = 0
+    known: bool = False
+    stale: bool = False
+    bid_floor: int = -FAR
+    bid_ceiling: int = FAR
+    ask_floor: int = -FAR
+    ask_ceiling: int = FAR
+    trail_bid_floor: int = -FAR
+    trail_bid_ceiling: int = FAR
+    trail_ask_floor: int = -FAR
+    trail_ask_ceiling: int = FAR
+    any_quote: bool = False
+
+    def take_levels(self, levels: Levels) -> None:
+        """Put the engine's levels into whole points: the first price that reaches each."""
+        self.bid_floor = _falls_to(levels.bid_falls_to, self.digits)
+        self.bid_ceiling = _rises_to(levels.bid_rises_to, self.digits)
+        self.ask_floor = _falls_to(levels.ask_falls_to, self.digits)
+        self.ask_ceiling = _rises_to(levels.ask_rises_to, self.digits)
+        self.trail_bid_floor = _falls_to(levels.trail_bid_falls_to, self.digits)
+        self.trail_bid_ceiling = _rises_to(levels.trail_bid_rises_to, self.digits)
+        self.trail_ask_floor = _falls_to(levels.trail_ask_falls_to, self.digits)
+        self.trail_ask_ceiling = _rises_to(levels.trail_ask_rises_to, self.digits)
+        self.any_quote = levels.next_quote
+
+    def quiet(self, low_bid: int, high_bid: int, low_ask: int, high_ask: int) -> bool:
+        """Whether prices within these bounds change nothing in the engine."""
+        return (
+            low_bid > self.bid_floor
+            and high_bid < self.bid_ceiling
+            and low_ask > self.ask_floor
+            and high_ask < self.ask_ceiling
+            and low_bid > self.trail_bid_floor
+            and high_bid < self.trail_bid_ceiling
+            and low_ask > self.trail_ask_floor
+            and high_ask < self.trail_ask_ceiling
+            and not self.any_quote
+        )
+
+
+@dataclass(slots=True)
+class Desk:
+    """The engine of one backtest. `version` rises with every event; `busy`: some level or due time exists."""
+
+    settings: BacktestSettings
+    engine: Engine
+    quoted: list[Quoted]
+    at_ms: int
+    events: list[Event] = field(default_factory=list)
+    refused: int = 0
+    version: int = 0
+    busy: bool = False
+    due_ms: int = FAR
+
+    def note(self, events: list[Event]) -> None:
+        """Keep what happened. Levels must be read again."""
+        if events:
+            self.version += 1
+            self.events += events
+            self.refused += sum(isinstance(each, RequestRejected) for each in events)
+
+    def sync(self) -> None:
+        """Tell the engine every remembered price; by the invariant nothing happens."""
+        for each in self.quoted:
+            if each.stale:
+                self.quote(each)
+
+    def quote(self, each: Quoted) -> None:
+        """Tell the engine the present prices of an instrument, and keep what follows."""
+        each.stale = False
+        each.known = True
+        self.note(
+            self.engine.quote(
+                MARKET,
+                each.instrument_id,
+                self.at_ms,
+                bid=Decimal(each.bid).scaleb(-each.digits),
+                ask=Decimal(each.ask).scaleb(-each.digits),
+            )
+        )
+
+    def refresh(self) -> None:
+        """Read the levels and the next due time again, after calls into the engine."""
+        positions, orders = self.engine.positions(ACCOUNT), self.engine.orders(ACCOUNT)
+        self.busy = bool(positions or orders)
+        self.due_ms = FAR
+        due_ms = self.engine.next_due_ms()
+        if due_ms is not None and self.busy and (self._swaps(positions) or any(each.expires_at_ms for each in orders)):
+            self.due_ms = due_ms
+        for each in self.quoted:
+            each.take_levels(self.engine.levels(MARKET, each.instrument_id))
+
+    def truth(self) -> AccountTruth:
+        """The account as the engine values it at the present prices."""
+        self.sync()
+        return self.engine.account_truth(ACCOUNT)
+
+    def positions(self) -> tuple[Position, ...]:
+        return self.engine.positions(ACCOUNT)
+
+    def orders(self) -> tuple[Order, ...]:
+        return self.engine.orders(ACCOUNT)
+
+    def _swaps(self, positions: tuple[Position, ...]) -> bool:
+        if self.settings.account.swap_free:
+            return False
+        names = {each.instrument_id for each in positions}
+        return any(self.settings.listing(name).swap.kind is not SwapKind.NONE for name in names)
+
+
+def desk_of(settings: BacktestSettings, digits: list[tuple[str, int]], start_ms: int) -> Desk:
+    """A fresh engine with the listings, one account and its deposit."""
+    engine = Engine(random.Random(settings.seed), EngineSettings(history_limit=1))
+    engine.add_market(MARKET, settings.market)
+    for listing in settings.listings:
+        engine.add_listing(MARKET, listing)
+    engine.open_account(ACCOUNT, MARKET, settings.account, start_ms)
+    desk = Desk(settings, engine, [Quoted(name, places) for name, places in digits], start_ms)
+    desk.note(engine.move_cash(ACCOUNT, settings.balance, start_ms))
+    return desk
+
+
+def _falls_to(level: Decimal | None, digits: int) -> int:
+    if level is None:
+        return -FAR
+    return int(level.scaleb(digits, context=EXACT).to_integral_value(ROUND_FLOOR))
+
+
+def _rises_to(level: Decimal | None, digits: int) -> int:
+    if level is None:
+        return FAR
+    return int(level.scaleb(digits, context=EXACT).to_integral_value(ROUND_CEILING))

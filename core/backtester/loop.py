@@ -1,0 +1,211 @@
+"""The event loop: moment by moment, prices through the engine, rows revealed, the strategy asked, its wishes sent.
+
+A moment whose prices touch no level of the engine costs no more than a comparison. `exhaustive` quotes every point of
+every bar instead; it is slow and gives the same results.
+Invariant: at every decision the desk's present prices are those of the last step before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from core.backtester.carrying import Carrier
+from core.backtester.curve import Valuer, equity_curve
+from core.backtester.desk import Desk, Quoted, desk_of
+from core.backtester.equity import Equity
+from core.backtester.evaluate import Evaluator
+from core.backtester.ledger import Ledger
+from core.backtester.orders import Orders
+from core.backtester.revealing import Revealer, columns_of
+from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings, check_settings
+from core.backtester.strategy import Now, Strategy
+from core.backtester.tracks import Data, Timeline, Track, timeline_of
+from core.backtester.trades import Trades
+from core.backtester.walking import due, jump, visit_every_point, walk
+from core.paper_trader import AccountTruth, RequestRejected
+
+Progress = Callable[[int, int], None]
+REPORT_EVERY = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BacktestResult:
+    """What a run gave. `final`: the account at the last prices; `refusals`: requests the broker refused."""
+
+    trades: Trades
+    equity: Equity
+    settings: BacktestSettings
+    final: AccountTruth
+    refusals: tuple[RequestRejected, ...]
+
+
+@dataclass(slots=True)
+class Lane:
+    """One instrument on its way: its track, present prices, and the extremes of each moment as plain lists."""
+
+    track: Track
+    quoted: Quoted
+    steps_at: list[int]
+    low_bid: list[int]
+    high_bid: list[int]
+    low_ask: list[int]
+    high_ask: list[int]
+
+    def rest_at(self, moment: int) -> None:
+        """Take the last price before the moment, where nothing happened on the way."""
+        step = self.steps_at[moment] - 1
+        if step >= 0:
+            quoted, track = self.quoted, self.track
+            quoted.bid, quoted.ask, quoted.stale = int(track.bid[step]), int(track.ask[step]), True
+
+
+def run(
+    strategy: Strategy,
+    data: Mapping[str, Data],
+    settings: BacktestSettings,
+    *,
+    progress: Progress | None = None,
+    exhaustive: bool = False,
+) -> BacktestResult:
+    """Run a strategy over bars or ticks of every listed instrument.
+
+    `progress(done, total)` is called now and then with moments. Raises BadData and InvalidInput for bad data, settings
+    or orders; a strategy's own exceptions pass through. Nothing is kept between runs.
+    """
+    check_settings(settings, data)
+    return _Run(strategy, timeline_of(data, settings), settings, exhaustive=exhaustive).finish(progress)
+
+
+class _Run:
+    def __init__(self, strategy: Strategy, timeline: Timeline, settings: BacktestSettings, *, exhaustive: bool) -> None:
+        self.strategy = strategy
+        self.timeline = timeline
+        self.settings = settings
+        self.exhaustive = exhaustive
+        self.desk: Desk = desk_of(
+            settings, [(each.instrument_id, each.digits) for each in timeline.tracks], timeline.start_ms
+        )
+        self.lanes = [
+            Lane(track, quoted, track.steps_at.tolist(), *track.slot_extremes())
+            for track, quoted in zip(timeline.tracks, self.desk.quoted, strict=True)
+        ]
+        self.carrier = Carrier(self.desk)
+        self.ledger = Ledger()
+        preparing = columns_of(timeline)
+        strategy.prepare(preparing)
+        self.revealer = Revealer(timeline, Evaluator(timeline), preparing.watched)
+        self.now = Now(self.desk, self.revealer.rows, self.revealer.values)
+        self.orders = Orders({each.instrument_id: each.digits for each in timeline.tracks})
+
+    def finish(self, progress: Progress | None) -> BacktestResult:
+        """All moments, then the end."""
+        moments: list[int] = self.timeline.moments.tolist()
+        total = len(moments)
+        self._note(0)
+        for moment, at_ms in enumerate(moments):
+            if self._quiet(moment, at_ms):
+                for lane in self.lanes:
+                    lane.rest_at(moment)
+            else:
+                self._move(moment, at_ms)
+            self.revealer.reveal(moment)
+            self._note(moment)
+            if moment >= self.revealer.start and self.revealer.ready():
+                self._decide(moment, at_ms)
+            if progress is not None and moment % REPORT_EVERY == 0:
+                progress(moment, total)
+        self._end(total)
+        if progress is not None:
+            progress(total, total)
+        return self._result()
+
+    def _quiet(self, moment: int, at_ms: int) -> bool:
+        """Whether nothing can happen in the engine before this moment."""
+        desk = self.desk
+        if self.exhaustive or self.carrier.waiting:
+            return False
+        if not desk.busy:
+            return all(lane.quoted.known for lane in self.lanes)
+        return at_ms < desk.due_ms and all(
+            lane.quoted.known
+            and lane.quoted.quiet(
+                lane.low_bid[moment], lane.high_bid[moment], lane.low_ask[moment], lane.high_ask[moment]
+            )
+            for lane in self.lanes
+        )
+
+    def _move(self, moment: int, at_ms: int) -> None:
+        """Every step that belongs to the moment, in the order of time and then of the listings."""
+        steps = [
+            (int(lane.track.time_ms[step]), order, step)
+            for order, lane in enumerate(self.lanes)
+            for step in range(lane.steps_at[moment - 1] if moment else 0, lane.steps_at[moment])
+        ]
+        if len(self.lanes) > 1:
+            steps.sort()
+        for step_ms, order, step in steps:
+            lane = self.lanes[order]
+            track, quoted = lane.track, lane.quoted
+            due(self.desk, step_ms)
+            bid, ask = int(track.bid[step]), int(track.ask[step])
+            if step % track.steps_per_row == 0:
+                jump(self.desk, quoted, bid, ask, always=self.exhaustive)
+            elif self.exhaustive:
+                visit_every_point(self.desk, quoted, bid)
+            else:
+                walk(self.desk, quoted, bid)
+            if self.carrier.waiting:
+                self.carrier.after_step(track.instrument_id)
+        due(self.desk, at_ms)
+
+    def _decide(self, moment: int, at_ms: int) -> None:
+        """Ask the strategy and send what it wants."""
+        now = self.now
+        now.time_ms = at_ms
+        now.moment = moment
+        self.strategy.on_bar(now, self.orders)
+        if self.orders.actions:
+            actions, self.orders.actions = self.orders.actions, []
+            due(self.desk, at_ms)
+            self.desk.sync()
+            self.carrier.send(actions)
+
+    def _note(self, moment: int, *, ending: bool = False) -> None:
+        """Let the ledger and the strategy know what happened."""
+        desk = self.desk
+        if desk.events:
+            events, desk.events = desk.events, []
+            self.now.events = tuple(events)
+            self.ledger.take(events, ending=ending)
+            self.ledger.snapshot(moment, desk.engine.account(ACCOUNT).balance, desk.positions())
+        elif self.now.events:
+            self.now.events = ()
+
+    def _end(self, total: int) -> None:
+        """Value, or close, what is open at the last prices."""
+        desk = self.desk
+        desk.sync()
+        due(desk, int(self.timeline.moments[-1]))
+        self._note(total - 1)
+        if self.settings.close_at_end:
+            for position in desk.positions():
+                desk.note(desk.engine.close(ACCOUNT, position.id, None, desk.at_ms))
+            self._note(total - 1, ending=True)
+        self.ledger.snapshot(total, desk.engine.account(ACCOUNT).balance, ())
+
+    def _result(self) -> BacktestResult:
+        currency = self.settings.account.currency
+        chains = {
+            each.instrument.id: self.desk.engine.conversion_chain(MARKET, each.instrument.quote_asset, currency) or ()
+            for each in self.settings.listings
+        }
+        valuer = Valuer(self.timeline, self.settings, chains)
+        balances = self.ledger.balances
+        return BacktestResult(
+            trades=self.ledger.table(),
+            equity=equity_curve(self.timeline, valuer, self.ledger.held, balances, self.settings.account.money_digits),
+            settings=self.settings,
+            final=self.desk.truth(),
+            refusals=tuple(self.ledger.refusals),
+        )

@@ -1,0 +1,59 @@
+"""Skipping what cannot matter changes nothing: the loop against the engine quoted at every point of every bar."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.backtester.loop import BacktestResult, run
+from tests.unit.library.backtester.support import Busy, data_of, random_ticks, settings_of
+
+MARKETS = [("EURUSD",), ("EURUSD", "USDJPY"), ("EURUSD", "USDJPY", "EURJPY")]
+
+
+def assert_same(left: BacktestResult, right: BacktestResult) -> None:
+    for name, column in left.trades.columns().items():
+        assert column.tolist() == right.trades.columns()[name].tolist(), name
+    for name, column in left.equity.columns().items():
+        assert np.array_equal(column, right.equity.columns()[name]), name
+    assert [each.message for each in left.refusals] == [each.message for each in right.refusals]
+    assert left.final.balance == right.final.balance
+    assert left.final.equity == right.final.equity
+    assert left.final.used_margin == right.final.used_margin
+    assert [each.position.entry_price for each in left.final.positions] == [
+        each.position.entry_price for each in right.final.positions
+    ]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), names=st.sampled_from(MARKETS))
+def test_loop_gives_deals_balances_and_margin_of_every_point_when_anything_is_traded(
+    seed: int, names: tuple[str, ...]
+) -> None:
+    terms, data = settings_of(seed, names), data_of(seed, names, 60)
+    quick, slow = Busy(seed), Busy(seed)
+    assert_same(run(quick, data, terms), run(slow, data, terms, exhaustive=True))
+    assert quick.log == slow.log  # what the strategy read of its account along the way
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_loop_gives_the_same_over_ticks(seed: int) -> None:
+    terms = settings_of(seed, ("EURUSD", "USDJPY"))
+    data = {
+        "EURUSD": random_ticks("EURUSD", seed, 150, price=700, digits=4),
+        "USDJPY": random_ticks("USDJPY", seed + 1, 150, price=900, digits=2),
+    }
+    quick, slow = Busy(seed), Busy(seed)
+    assert_same(run(quick, data, terms), run(slow, data, terms, exhaustive=True))
+    assert quick.log == slow.log
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equity_of_the_last_moment_is_the_engines_own(seed: int) -> None:
+    names = MARKETS[seed % 3]
+    result = run(Busy(seed), data_of(seed, names, 80), settings_of(seed, names))
+    assert result.equity.equity[-1] == float(result.final.equity or 0)
+    assert result.equity.balance[-1] == float(result.final.balance)
