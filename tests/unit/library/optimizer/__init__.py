@@ -1,0 +1,1 @@
+"""The optimizer: searches, runs that are killed, windows, intervals, overfitting."""
