@@ -87,7 +87,7 @@ class _Run:
             settings, [(each.instrument_id, each.digits) for each in timeline.tracks], timeline.start_ms
         )
         self.lanes = [
-            Lane(track, quoted, track.steps_at.tolist(), *track.slot_extremes())
+            Lane(track, quoted, track.steps_at.tolist(), *(each.tolist() for each in track.slot_bounds()))
             for track, quoted in zip(timeline.tracks, self.desk.quoted, strict=True)
         ]
         self.carrier = Carrier(self.desk)
@@ -95,7 +95,7 @@ class _Run:
         preparing = columns_of(timeline)
         strategy.prepare(preparing)
         self.revealer = Revealer(timeline, Evaluator(timeline), preparing.watched)
-        self.now = Now(self.desk, self.revealer.rows, self.revealer.values)
+        self.now = Now(self.desk, self.revealer.rows, self.revealer.fresh, self.revealer.values)
         self.orders = Orders({each.instrument_id: each.digits for each in timeline.tracks})
 
     def finish(self, progress: Progress | None) -> BacktestResult:

@@ -54,10 +54,11 @@ class Stream:
 
 
 class Revealer:
-    """All streams of a run. `rows`, `values` are what `Now` reads; `start`: first moment when all of them have one."""
+    """All streams of a run. `rows`, `fresh`, `values` are what `Now` reads; `start`: when all have one."""
 
     def __init__(self, timeline: Timeline, evaluator: Evaluator, watched: dict[Series, str]) -> None:
         self.rows: dict[str, tuple[Any, ...]] = {}
+        self.fresh: dict[str, int] = {}
         self.values: dict[Series, list[float]] = {}
         self.own: list[Own] = []
         self.start = max(int(np.argmax(each.row_at >= 0)) for each in timeline.tracks)
@@ -88,6 +89,7 @@ class Revealer:
             for _ in range(stream.counts[moment]):
                 if stream.instrument_id:
                     self.rows[stream.instrument_id] = next(stream.rows)
+                    self.fresh[stream.instrument_id] = moment
                 for index, (revealed, values, before) in enumerate(stream.plain):
                     if before:
                         stream.plain[index] = (revealed, values, before - 1)

@@ -106,14 +106,17 @@ class Now:
     account since the last decision, in order: fills, refusals, stop-outs …
     """
 
-    __slots__ = ("_desk", "_positions", "_rows", "_values", "_version", "events", "moment", "time_ms")
+    __slots__ = ("_desk", "_fresh", "_positions", "_rows", "_values", "_version", "events", "moment", "time_ms")
 
-    def __init__(self, desk: Desk, rows: dict[str, Row], values: dict[Series, list[float]]) -> None:
+    def __init__(
+        self, desk: Desk, rows: dict[str, Row], fresh: dict[str, int], values: dict[Series, list[float]]
+    ) -> None:
         self.time_ms = 0
         self.moment = 0
         self.events: tuple[Event, ...] = ()
         self._desk = desk
         self._rows = rows
+        self._fresh = fresh
         self._values = values
         self._version = -1
         self._positions: tuple[Position, ...] = ()
@@ -125,6 +128,10 @@ class Now:
     def tick(self, instrument_id: str) -> Tick:
         """The last tick. Raises NotFound."""
         return Tick._make(self._last(instrument_id, len(Tick._fields), "tick"))
+
+    def is_new(self, instrument_id: str) -> bool:
+        """Whether a bar of the instrument closed (or a tick came) at this very moment."""
+        return self._fresh.get(instrument_id) == self.moment
 
     def value(self, series: Series) -> float:
         """The newest value of a watched series. Raises NotFound when it is not watched."""

@@ -50,15 +50,14 @@ class Track:
     new_at: npt.NDArray[np.bool_]
     steps_at: Int64s
 
-    def slot_extremes(self) -> tuple[list[int], list[int], list[int], list[int]]:
-        """Lowest and highest bid, lowest and highest ask among the steps that belong to each moment."""
+    def slot_bounds(self) -> tuple[Int64s, Int64s, Int64s, Int64s]:
+        """Lowest and highest bid, lowest and highest ask among the steps of each moment; ±FAR where it has none."""
         ends = self.steps_at
         starts = np.concatenate(([0], ends[:-1]))
         empty = starts == ends
 
-        def reduce(pick: Any, values: Int64s, default: int) -> list[int]:
-            found = pick.reduceat(np.append(values, default), starts)
-            return [*np.where(empty, default, found).tolist()]
+        def reduce(pick: Any, values: Int64s, default: int) -> Int64s:
+            return np.asarray(np.where(empty, default, pick.reduceat(np.append(values, default), starts)))
 
         return (
             reduce(np.minimum, self.bid, FAR),

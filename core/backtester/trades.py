@@ -6,7 +6,7 @@ engine booked, so `profit` adds up to the change of the balance without cash mov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -67,7 +67,12 @@ _TYPES: dict[str, Any] = {
 
 def trades_of(rows: Sequence[Sequence[Any]]) -> Trades:
     """Trades from rows in the order of the columns."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(fields(Trades))
+    return trades_of_columns(dict(zip((each.name for each in fields(Trades)), columns, strict=True)))
+
+
+def trades_of_columns(columns: Mapping[str, Any]) -> Trades:
+    """Trades from columns by name; none at all gives an empty table."""
     names = [each.name for each in fields(Trades)]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    given = dict(zip(names, columns, strict=True))
+    given = {name: columns[name] if columns else () for name in names}
     return Trades(**{name: frozen(np.array(given[name], dtype=_TYPES.get(name, np.float64))) for name in names})
