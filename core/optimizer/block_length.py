@@ -4,7 +4,8 @@ Politis & White, "Automatic Block-Length Selection for the Dependent Bootstrap",
 correction of Patton, Politis & White, Econometric Reviews 28 (2009): b = (2 G² n / D)^(1/3), where
 G = Σ λ(k/M) |k| R(k) and the long-run variance g = Σ λ(k/M) R(k) run over |k| <= M, R is the autocovariance, λ the
 flat-top window min(1, 2 (1 - |x|)), D = 4/3 g² for circular and moving blocks and 2 g² for stationary ones.
-M is twice the last lag before K = max(5, √log₁₀ n) autocorrelations in a row lie under 2 √(log₁₀ n / n).
+M is twice the first of the lags at which K = max(5, √log₁₀ n) autocorrelations in a row lie under 2 √(log₁₀ n / n), as
+in the authors' own program; but 0 when that is lag 1, as in the paper: rows that show no dependence get blocks of 1.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ def block_length(values: Floats) -> BlockLength:
 
 
 def _memory(correlation: Floats, in_a_row: int, small: float) -> int:
-    """The last lag that matters: the first after which `in_a_row` correlations are small, else the last large one."""
+    """Half of M: where `in_a_row` small correlations begin (0 when at lag 1), else the last large one."""
     quiet = correlation < small
     for lag in range(len(quiet) - in_a_row + 1):
         if quiet[lag : lag + in_a_row].all():
-            return lag
+            return lag + 1 if lag else 0  # place 0 is lag 1
     loud = np.flatnonzero(~quiet)
     return int(loud[-1]) + 1 if len(loud) else 0

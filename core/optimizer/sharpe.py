@@ -49,7 +49,7 @@ def probabilistic_sharpe_ratio(
 ) -> float:
     """The probability that the true Sharpe ratio is above `benchmark`, in [0, 1].
 
-    PSR = Φ((SR - SR*) √(n - 1) / √(1 - γ₃ SR + (γ₄ - 1)/4 SR²))   [2012, eq. 11]
+    PSR = Φ((SR - SR*) √(n - 1) / √(1 - γ₃ SR + (γ₄ - 1)/4 SR²))   [2012]
     """
     integer("rows", rows, 2)
     deviation = math.sqrt(_spread(sharpe, skewness, kurtosis))
@@ -61,7 +61,7 @@ def least_track_record(
 ) -> float:
     """How many observations make the PSR against `benchmark` reach `confidence`.
 
-    MinTRL = 1 + (1 - γ₃ SR + (γ₄ - 1)/4 SR²) (Z(confidence) / (SR - SR*))²   [2012, eq. 12]
+    MinTRL = 1 + (1 - γ₃ SR + (γ₄ - 1)/4 SR²) (Z(confidence) / (SR - SR*))²   [2012]
     Raises BadInput when the Sharpe ratio is not above the benchmark: no record is long enough.
     """
     if real("sharpe", sharpe) <= real("benchmark", benchmark):
@@ -96,7 +96,7 @@ def deflated_sharpe_ratio(
 
 
 def independent_trials(returns: Floats) -> float:
-    """How many independent trials (rows, trials) columns of returns amount to: N = ρ + (1 - ρ) M   [2014, appendix 3].
+    """How many independent trials (rows, trials) columns of returns amount to: N = ρ + (1 - ρ) M   [2014, appendix].
 
     ρ is the mean correlation of the M columns, taken as 0 when negative: never more than M, never less than 1.
     Raises BadInput for a column that does not vary.

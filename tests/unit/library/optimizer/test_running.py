@@ -66,7 +66,7 @@ def test_best_is_the_first_of_equals_when_ranked() -> None:
 
 
 def test_best_names_a_failure_when_nothing_succeeded() -> None:
-    with pytest.raises(NotFound, match="no trial succeeded.*'fast': 1.*never"):
+    with pytest.raises(NotFound, match=r"no trial succeeded.*'fast': 1.*never"):
         run(_never).best("score")
 
 
