@@ -49,6 +49,10 @@ class Quoted:
     trail_ask_floor: int = -FAR
     trail_ask_ceiling: int = FAR
     any_quote: bool = False
+    low_bid: int = -FAR  # the quiet range as a whole, trailing levels included
+    high_bid: int = FAR
+    low_ask: int = -FAR
+    high_ask: int = FAR
 
     def take_levels(self, levels: Levels) -> None:
         """Put the engine's levels into whole points: the first price that reaches each."""
@@ -62,18 +66,15 @@ class Quoted:
         self.trail_ask_ceiling = _rises_to(levels.trail_ask_rises_to, self.digits)
         self.any_quote = levels.next_quote
 
+        self.low_bid = max(self.bid_floor, self.trail_bid_floor)
+        self.high_bid = -FAR if self.any_quote else min(self.bid_ceiling, self.trail_bid_ceiling)
+        self.low_ask = max(self.ask_floor, self.trail_ask_floor)
+        self.high_ask = min(self.ask_ceiling, self.trail_ask_ceiling)
+
     def quiet(self, low_bid: int, high_bid: int, low_ask: int, high_ask: int) -> bool:
         """Whether prices within these bounds change nothing in the engine."""
         return (
-            low_bid > self.bid_floor
-            and high_bid < self.bid_ceiling
-            and low_ask > self.ask_floor
-            and high_ask < self.ask_ceiling
-            and low_bid > self.trail_bid_floor
-            and high_bid < self.trail_bid_ceiling
-            and low_ask > self.trail_ask_floor
-            and high_ask < self.trail_ask_ceiling
-            and not self.any_quote
+            low_bid > self.low_bid and high_bid < self.high_bid and low_ask > self.low_ask and high_ask < self.high_ask
         )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from core.backtester.carrying import Carrier
 from core.backtester.curve import Valuer, equity_curve
 from core.backtester.desk import Desk, Quoted, desk_of
@@ -17,10 +19,10 @@ from core.backtester.equity import Equity
 from core.backtester.evaluate import Evaluator
 from core.backtester.ledger import Ledger
 from core.backtester.orders import Orders
-from core.backtester.revealing import Revealer, columns_of
+from core.backtester.revealing import Revealer, Stream, columns_of
 from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings, check_settings
 from core.backtester.strategy import Now, Strategy
-from core.backtester.tracks import Data, Timeline, Track, timeline_of
+from core.backtester.tracks import FAR, Data, Timeline, Track, timeline_of
 from core.backtester.trades import Trades
 from core.backtester.walking import due, jump, visit_every_point, walk
 from core.paper_trader import AccountTruth, RequestRejected
@@ -51,13 +53,20 @@ class Lane:
     high_bid: list[int]
     low_ask: list[int]
     high_ask: list[int]
+    last_bid: list[int]
+    last_ask: list[int]
 
-    def rest_at(self, moment: int) -> None:
-        """Take the last price before the moment, where nothing happened on the way."""
-        step = self.steps_at[moment] - 1
-        if step >= 0:
-            quoted, track = self.quoted, self.track
-            quoted.bid, quoted.ask, quoted.stale = int(track.bid[step]), int(track.ask[step]), True
+    def quiet(self, moment: int) -> bool:
+        """Whether none of the moment's prices touches a level."""
+        return self.quoted.quiet(
+            self.low_bid[moment], self.high_bid[moment], self.low_ask[moment], self.high_ask[moment]
+        )
+
+
+def _lane(track: Track, quoted: Quoted) -> Lane:
+    last = np.maximum(track.steps_at - 1, 0)
+    columns = (track.steps_at, *track.slot_bounds(), track.bid[last], track.ask[last])
+    return Lane(track, quoted, *(each.tolist() for each in columns))
 
 
 def run(
@@ -86,16 +95,14 @@ class _Run:
         self.desk: Desk = desk_of(
             settings, [(each.instrument_id, each.digits) for each in timeline.tracks], timeline.start_ms
         )
-        self.lanes = [
-            Lane(track, quoted, track.steps_at.tolist(), *(each.tolist() for each in track.slot_bounds()))
-            for track, quoted in zip(timeline.tracks, self.desk.quoted, strict=True)
-        ]
+        self.lanes = [_lane(*each) for each in zip(timeline.tracks, self.desk.quoted, strict=True)]
+        self.all_known = False  # every instrument has had its first quote
         self.carrier = Carrier(self.desk)
         self.ledger = Ledger()
         preparing = columns_of(timeline)
         strategy.prepare(preparing)
         self.revealer = Revealer(timeline, Evaluator(timeline), preparing.watched)
-        self.now = Now(self.desk, self.revealer.rows, self.revealer.fresh, self.revealer.values)
+        self.now = Now(self.desk, self.revealer.revealed)
         self.orders = Orders({each.instrument_id: each.digits for each in timeline.tracks})
 
     def finish(self, progress: Progress | None) -> BacktestResult:
@@ -103,37 +110,75 @@ class _Run:
         moments: list[int] = self.timeline.moments.tolist()
         total = len(moments)
         self._note(0)
-        for moment, at_ms in enumerate(moments):
-            if self._quiet(moment, at_ms):
-                for lane in self.lanes:
-                    lane.rest_at(moment)
-            else:
-                self._move(moment, at_ms)
-            self.revealer.reveal(moment)
-            self._note(moment)
-            if moment >= self.revealer.start and self.revealer.ready():
-                self._decide(moment, at_ms)
-            if progress is not None and moment % REPORT_EVERY == 0:
-                progress(moment, total)
+        stream = None if self.exhaustive or len(self.lanes) > 1 else self.revealer.only_stream()
+        if stream is None:
+            self._all(moments, progress)
+        else:
+            self._all_of_one(moments, stream, progress)
         self._end(total)
         if progress is not None:
             progress(total, total)
         return self._result()
 
+    def _all(self, moments: list[int], progress: Progress | None) -> None:
+        start, own = self.revealer.start, self.revealer.own
+        for moment, at_ms in enumerate(moments):
+            if self._quiet(moment, at_ms):
+                for lane in self.lanes:
+                    if lane.low_bid[moment] != FAR:  # it had a step: the same price told twice could fill twice
+                        quoted = lane.quoted
+                        quoted.bid, quoted.ask, quoted.stale = lane.last_bid[moment], lane.last_ask[moment], True
+            else:
+                self._move(moment, at_ms)
+            self.revealer.reveal(moment)
+            if self.desk.events or self.now.events:
+                self._note(moment)
+            if moment >= start and (not own or self.revealer.ready()):
+                self._decide(moment, at_ms)
+            if progress is not None and moment % REPORT_EVERY == 0:
+                progress(moment, len(moments))
+
+    def _all_of_one(self, moments: list[int], stream: Stream, progress: Progress | None) -> None:
+        """The same for one instrument with a row at every moment, which leaves less to ask each time."""
+        desk, now, orders, waiting = self.desk, self.now, self.orders, self.carrier.waiting
+        lane, start, on_bar = self.lanes[0], self.revealer.start, self.strategy.on_bar
+        quoted, reveal, fresh, name = lane.quoted, stream.revealed.append, self.revealer.revealed.fresh, stream.name
+        columns = (lane.low_bid, lane.high_bid, lane.low_ask, lane.high_ask, lane.last_bid, lane.last_ask)
+        rows = zip(range(len(moments)), moments, *columns, stream.coming, strict=True)
+        for moment, at_ms, low_bid, high_bid, low_ask, high_ask, bid, ask, row in rows:
+            if (
+                low_bid > quoted.low_bid
+                and high_bid < quoted.high_bid
+                and low_ask > quoted.low_ask
+                and high_ask < quoted.high_ask
+                and at_ms < desk.due_ms
+                and moment
+                and not waiting
+            ):
+                quoted.bid, quoted.ask, quoted.stale = bid, ask, True
+            else:
+                self._move(moment, at_ms)
+            reveal(row)
+            fresh[name] = now.moment = moment
+            now.time_ms = at_ms
+            if desk.events or now.events:
+                self._note(moment)
+            if moment >= start:
+                on_bar(now, orders)
+                if orders.actions:
+                    self._send(at_ms)
+            if progress is not None and moment % REPORT_EVERY == 0:
+                progress(moment, len(moments))
+
     def _quiet(self, moment: int, at_ms: int) -> bool:
         """Whether nothing can happen in the engine before this moment."""
-        desk = self.desk
-        if self.exhaustive or self.carrier.waiting:
+        if self.exhaustive or self.carrier.waiting or not self.all_known:
             return False
-        if not desk.busy:
-            return all(lane.quoted.known for lane in self.lanes)
-        return at_ms < desk.due_ms and all(
-            lane.quoted.known
-            and lane.quoted.quiet(
-                lane.low_bid[moment], lane.high_bid[moment], lane.low_ask[moment], lane.high_ask[moment]
-            )
-            for lane in self.lanes
-        )
+        if not self.desk.busy:
+            return True
+        if at_ms >= self.desk.due_ms:
+            return False
+        return all(lane.quiet(moment) for lane in self.lanes)
 
     def _move(self, moment: int, at_ms: int) -> None:
         """Every step that belongs to the moment, in the order of time and then of the listings."""
@@ -158,6 +203,7 @@ class _Run:
             if self.carrier.waiting:
                 self.carrier.after_step(track.instrument_id)
         due(self.desk, at_ms)
+        self.all_known = self.all_known or all(lane.quoted.known for lane in self.lanes)
 
     def _decide(self, moment: int, at_ms: int) -> None:
         """Ask the strategy and send what it wants."""
@@ -166,21 +212,23 @@ class _Run:
         now.moment = moment
         self.strategy.on_bar(now, self.orders)
         if self.orders.actions:
-            actions, self.orders.actions = self.orders.actions, []
-            due(self.desk, at_ms)
-            self.desk.sync()
-            self.carrier.send(actions)
+            self._send(at_ms)
+
+    def _send(self, at_ms: int) -> None:
+        """Carry out what was asked for."""
+        actions, self.orders.actions = self.orders.actions, []
+        due(self.desk, at_ms)
+        self.desk.sync()
+        self.carrier.send(actions)
 
     def _note(self, moment: int, *, ending: bool = False) -> None:
         """Let the ledger and the strategy know what happened."""
         desk = self.desk
-        if desk.events:
-            events, desk.events = desk.events, []
-            self.now.events = tuple(events)
+        events, desk.events = desk.events, []
+        self.now.events = tuple(events)
+        if events:
             self.ledger.take(events, ending=ending)
             self.ledger.snapshot(moment, desk.engine.account(ACCOUNT).balance, desk.positions())
-        elif self.now.events:
-            self.now.events = ()
 
     def _end(self, total: int) -> None:
         """Value, or close, what is open at the last prices."""

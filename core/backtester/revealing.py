@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from core.backtester.data.bars import Bars
 from core.backtester.data.errors import BadData
 from core.backtester.evaluate import MOMENTS, Evaluator
-from core.backtester.series import Series
-from core.backtester.strategy import Preparing
+from core.backtester.series import Indicator, Series
+from core.backtester.strategy import Preparing, Revealed, Row
 from core.backtester.tracks import BAR_COLUMNS, Timeline, Track
 
 TICK_COLUMNS = ("bid", "ask")
@@ -28,7 +28,7 @@ class Own:
 
     update: Callable[[float], float]
     source: Iterator[float]
-    values: list[float]
+    values: list[Row]
     name: str
 
     def feed(self) -> None:
@@ -37,70 +37,91 @@ class Own:
             return
         result = float(self.update(value))
         if math.isfinite(result):
-            self.values.append(result)
+            self.values.append((result,))
         elif self.values or not math.isnan(result):
             raise BadData(f"{self.name} has no finite value any more", field=self.name, rule="finite")
 
 
 @dataclass(slots=True)
 class Stream:
-    """Rows of one instrument (or moments) and the series that follow them; `counts`: new rows at each moment."""
+    """Rows of one instrument (or of the moments) with the series that follow them.
 
-    instrument_id: str
+    `counts`: how many are new at each moment; `columns`: what the rows are made of, as plain lists; `coming`: the rows.
+    """
+
+    name: str
     counts: list[int]
-    rows: Iterator[tuple[Any, ...]]
-    plain: list[tuple[list[float], Iterator[float], int]]  # revealed, values from the first one on, rows before it
+    columns: list[list[Any]]
+    revealed: list[Row]
     own: list[Own]
+    coming: Iterator[Row] = field(default_factory=lambda: iter(()))
 
 
 class Revealer:
-    """All streams of a run. `rows`, `fresh`, `values` are what `Now` reads; `start`: when all have one."""
+    """All streams of a run, filling `revealed`. `start`: first moment when every instrument and series has a value."""
 
     def __init__(self, timeline: Timeline, evaluator: Evaluator, watched: dict[Series, str]) -> None:
-        self.rows: dict[str, tuple[Any, ...]] = {}
-        self.fresh: dict[str, int] = {}
-        self.values: dict[Series, list[float]] = {}
+        self.revealed = Revealed()
         self.own: list[Own] = []
         self.start = max(int(np.argmax(each.row_at >= 0)) for each in timeline.tracks)
+        mixed = Stream(MOMENTS, [1] * len(timeline.moments), [], [], [])
+        self.streams = [*(self._stream(each) for each in timeline.tracks), mixed]
+        by_name = {each.name: each for each in self.streams}
         tracks = {each.instrument_id: each for each in timeline.tracks}
-        self.streams = [_stream(each) for each in timeline.tracks]
-        mixed = Stream(MOMENTS, [1] * len(timeline.moments), iter(()), [], [])
-        by_rows = {each.instrument_id: each for each in (*self.streams, mixed)}
         for series, name in watched.items():
-            stream = by_rows[evaluator.rows_of(series)]
-            revealed = self.values[series] = []
+            stream = by_name[evaluator.rows_of(series)]
             if series.make is not None:
-                source: list[float] = np.asarray(evaluator.column(series.parents[0])[1], dtype=np.float64).tolist()
-                own = Own(series.make().update, iter(source), revealed, name)
-                self.own.append(own)
-                stream.own.append(own)
+                stream.own.append(self._own_indicator(evaluator, series, series.make, name))
                 continue
             values = evaluator.finite(series, name)
             first = int(np.isfinite(values).argmax())
-            stream.plain.append((revealed, iter(values[first:].tolist()), first))
-            track = tracks.get(stream.instrument_id)
+            self.revealed.places[series] = (stream.revealed, len(stream.columns))
+            stream.columns.append(values.tolist())
+            track = tracks.get(stream.name)
             self.start = max(self.start, first if track is None else int(np.searchsorted(track.row_at, first)))
-        if mixed.plain or mixed.own:
-            self.streams.append(mixed)
+        if not mixed.columns and not mixed.own:
+            self.streams.pop()
+        for stream in self.streams:
+            stream.coming = zip(*stream.columns, strict=True)
 
     def reveal(self, moment: int) -> None:
         """Append what closed at this moment."""
         for stream in self.streams:
-            for _ in range(stream.counts[moment]):
-                if stream.instrument_id:
-                    self.rows[stream.instrument_id] = next(stream.rows)
-                    self.fresh[stream.instrument_id] = moment
-                for index, (revealed, values, before) in enumerate(stream.plain):
-                    if before:
-                        stream.plain[index] = (revealed, values, before - 1)
-                    else:
-                        revealed.append(next(values))
+            count = stream.counts[moment]
+            if not count:
+                continue
+            self.revealed.fresh[stream.name] = moment
+            for _ in range(count):
+                if stream.columns:
+                    stream.revealed.append(next(stream.coming))
                 for own in stream.own:
                     own.feed()
+
+    def only_stream(self) -> Stream | None:
+        """The one stream of a run with one row per moment and nothing else to feed."""
+        stream = self.streams[0]
+        return (
+            None if len(self.streams) > 1 or self.own or min(stream.counts) != 1 or max(stream.counts) != 1 else stream
+        )
 
     def ready(self) -> bool:
         """Whether the user's own indicators have values too."""
         return all(each.values for each in self.own)
+
+    def _stream(self, track: Track) -> Stream:
+        names = BAR_COLUMNS if isinstance(track.data, Bars) else TICK_COLUMNS
+        columns = [getattr(track.data, name).tolist() for name in ("time_ms", *names)]
+        counts: list[int] = np.diff(track.row_at, prepend=-1).tolist()
+        rows = self.revealed.rows[track.instrument_id] = []
+        self.revealed.widths[track.instrument_id] = len(columns)
+        return Stream(track.instrument_id, counts, columns, rows, [])
+
+    def _own_indicator(self, evaluator: Evaluator, series: Series, make: Callable[[], Indicator], name: str) -> Own:
+        source: list[float] = np.asarray(evaluator.column(series.parents[0])[1], dtype=np.float64).tolist()
+        own = Own(make().update, iter(source), [], name)
+        self.revealed.places[series] = (own.values, 0)
+        self.own.append(own)
+        return own
 
 
 def columns_of(timeline: Timeline) -> Preparing:
@@ -108,10 +129,3 @@ def columns_of(timeline: Timeline) -> Preparing:
     return Preparing(
         {each.instrument_id: BAR_COLUMNS if isinstance(each.data, Bars) else TICK_COLUMNS for each in timeline.tracks}
     )
-
-
-def _stream(track: Track) -> Stream:
-    names = BAR_COLUMNS if isinstance(track.data, Bars) else TICK_COLUMNS
-    columns = [getattr(track.data, name).tolist() for name in ("time_ms", *names)]
-    counts: list[int] = np.diff(track.row_at, prepend=-1).tolist()
-    return Stream(track.instrument_id, counts, zip(*columns, strict=True), [], [])

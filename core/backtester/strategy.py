@@ -40,7 +40,21 @@ class Tick(NamedTuple):
     ask: float
 
 
-Row = tuple[Any, ...]  # the fields of a Bar or a Tick
+Row = tuple[Any, ...]  # the fields of a Bar or a Tick, then the series that follow its rows
+
+
+@dataclass(slots=True)
+class Revealed:
+    """What has been revealed so far, appended to as time goes. Nothing else of the data is within reach of `Now`.
+
+    `rows` by instrument ("" = series that follow the moments); `widths`: fields of a bar or tick; `fresh`: moment of
+    the last row; `places`: for each watched series the rows it is in, and where.
+    """
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
+    fresh: dict[str, int] = field(default_factory=dict)
+    places: dict[Series, tuple[list[Row], int]] = field(default_factory=dict)
 
 
 class Strategy(Protocol):
@@ -106,18 +120,14 @@ class Now:
     account since the last decision, in order: fills, refusals, stop-outs …
     """
 
-    __slots__ = ("_desk", "_fresh", "_positions", "_rows", "_values", "_version", "events", "moment", "time_ms")
+    __slots__ = ("_desk", "_positions", "_revealed", "_version", "events", "moment", "time_ms")
 
-    def __init__(
-        self, desk: Desk, rows: dict[str, Row], fresh: dict[str, int], values: dict[Series, list[float]]
-    ) -> None:
+    def __init__(self, desk: Desk, revealed: Revealed) -> None:
         self.time_ms = 0
         self.moment = 0
         self.events: tuple[Event, ...] = ()
         self._desk = desk
-        self._rows = rows
-        self._fresh = fresh
-        self._values = values
+        self._revealed = revealed
         self._version = -1
         self._positions: tuple[Position, ...] = ()
 
@@ -131,21 +141,25 @@ class Now:
 
     def is_new(self, instrument_id: str) -> bool:
         """Whether a bar of the instrument closed (or a tick came) at this very moment."""
-        return self._fresh.get(instrument_id) == self.moment
+        return self._revealed.fresh.get(instrument_id) == self.moment
 
     def value(self, series: Series) -> float:
         """The newest value of a watched series. Raises NotFound when it is not watched."""
         try:
-            return self._values[series][-1]
+            rows, place = self._revealed.places[series]
         except KeyError as cause:
             raise NotFound("this series is not watched: market.watch(series) in prepare") from cause
+        value: float = rows[-1][place]
+        return value
 
     def values(self, series: Series, rows: int) -> Floats:
         """The last `rows` values, oldest first, fewer at the beginning: a read-only copy."""
         check_window(rows, "rows")
-        if series not in self._values:
+        if series not in self._revealed.places:
             raise NotFound("this series is not watched: market.watch(series) in prepare")
-        return frozen(np.array(self._values[series][-rows:], dtype=np.float64))
+        past, place = self._revealed.places[series]
+        found = np.array([row[place] for row in past[-rows:]], dtype=np.float64)
+        return frozen(found[~np.isnan(found)])  # nan: rows before its first value
 
     @property
     def positions(self) -> tuple[Position, ...]:
@@ -171,7 +185,7 @@ class Now:
         return self._desk.truth()
 
     def _last(self, instrument_id: str, width: int, kind: str) -> Row:
-        row = self._rows.get(instrument_id)
-        if row is None or len(row) != width:
+        rows = self._revealed.rows.get(instrument_id)
+        if not rows or self._revealed.widths[instrument_id] != width:
             raise NotFound(f"no {kind} of {instrument_id}")
-        return row
+        return rows[-1][:width]

@@ -124,7 +124,7 @@ class Busy:
     def prepare(self, market: Preparing) -> None:
         self.rng = random.Random(self.seed)
         self.names = market.instruments()
-        self.digits = {}
+        self.has_bars = "close" in market.columns[self.names[0]]
 
     def on_bar(self, now: Now, orders: Orders) -> None:
         rng = self.rng
@@ -139,8 +139,8 @@ class Busy:
     def _one(self, now: Now, orders: Orders, rng: random.Random) -> None:  # noqa: C901 - one branch per kind of order
         name = rng.choice(self.names)
         places = orders.digits[name]
-        row = now._rows[name]
-        price = round(Decimal(repr(row[4] if len(row) > 3 else row[1])), places)
+        last = now.bar(name).close if self.has_bars else now.tick(name).bid
+        price = round(Decimal(repr(last)), places)
         point = Decimal(1).scaleb(-places)
         side = rng.choice([Side.BUY, Side.SELL])
         sign = 1 if side is Side.BUY else -1
