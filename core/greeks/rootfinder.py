@@ -70,7 +70,7 @@ def _householder(s: Floats, u: Floats, small: Bools, target: Floats) -> tuple[Fl
 
 
 def _guess(c: Floats, u: Floats) -> Floats:
-    """How far c(u, s) is too high (its logarithm or that of 1 − c), and Newton's step and ours, relative to s."""
+    """By Bachelier's formula c ≈ e^(u/2) (s φ(a) − u Φ(−a)), solved for a = u/s; at the money s = c √(2π)."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         length = np.log(u / c) + 0.5 * u
         a = np.sqrt(np.maximum(2.0 * length, 0.0))

@@ -20,6 +20,7 @@ from scripts.benchmarks import (
     alpaca_memory,
     event_store,
     flush,
+    greeks_iv,
     hot_path,
     machine,
     memory,
@@ -31,7 +32,7 @@ from tests.support.world import World
 
 ROWS = (
     *("hot-path", "flush", "event-store", "account", "mass-cut", "cuts", "memory"),
-    *("alpaca-events", "alpaca-memory"),
+    *("alpaca-events", "alpaca-memory", "greeks-iv"),
 )
 ON_THE_CROWD = ("event-store", "account", "mass-cut")  # in this order: the cut comes last
 PART_WITHIN_S = 420.0
@@ -91,6 +92,7 @@ def _parts(wanted: Sequence[str], *, quick: bool) -> list[Part]:
         "memory": lambda: memory.measure(quick),
         "alpaca-events": lambda: alpaca_events.measure(quick),
         "alpaca-memory": lambda: alpaca_memory.measure(quick),
+        "greeks-iv": lambda: greeks_iv.measure(quick),
     }
     parts: list[Part] = []
     shared = [name for name in ON_THE_CROWD if name in wanted]

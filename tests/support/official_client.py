@@ -55,6 +55,11 @@ def alpaca_py_python() -> Path:
     return _python("Alpaca's Python client", "requirements-alpaca-py.txt")
 
 
+def pyvollib_python() -> Path:
+    """The interpreter of an environment that has `py_vollib_vectorized`."""
+    return _python("py_vollib_vectorized", "requirements-pyvollib.txt")
+
+
 def alpaca_node() -> Node:
     """Node from a PyPI wheel, with Alpaca's npm package installed by `npm ci` from its lock file."""
     return _node("Alpaca's npm package", NODE_PROJECT)

@@ -1,0 +1,1 @@
+"""The trading library: backtester, optimizer, Greeks."""
