@@ -25,6 +25,7 @@ class Overfitting:
     """What CSCV found, over all splits.
 
     probability: PBO, the share of splits whose in-sample best lies at or below the out-of-sample median.
+    chosen: the out-of-sample measure of each split's in-sample best.
     logits: ln(ω / (1 - ω)) of each split, ω = rank of the in-sample best out of sample / (N + 1).
     slope, intercept: out-of-sample measure of the in-sample best = intercept + slope * its in-sample measure; slope is
     None when the latter does not vary. loss: the share of splits whose in-sample best is below 0 out of sample.
@@ -33,6 +34,7 @@ class Overfitting:
 
     probability: float
     logits: Floats
+    chosen: Floats
     slope: float | None
     intercept: float | None
     loss: float
@@ -99,7 +101,14 @@ def _summary(within: Floats, without: Floats, relative: Floats, unused: int) -> 
     slope = float(off @ without) / square if square > 0.0 else None
     intercept = None if slope is None else float(without.mean()) - slope * float(within.mean())
     return Overfitting(
-        float(np.mean(logits <= 0.0)), logits, slope, intercept, float(np.mean(without < 0.0)), len(logits), unused
+        float(np.mean(logits <= 0.0)),
+        logits,
+        without,
+        slope,
+        intercept,
+        float(np.mean(without < 0.0)),
+        len(logits),
+        unused,
     )
 
 

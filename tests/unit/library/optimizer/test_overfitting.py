@@ -16,10 +16,10 @@ from core.optimizer.overfitting import Measure, backtest_overfitting, judge
 LN2 = math.log(2)
 
 
-def by_the_paper(table: npt.NDArray[np.float64], parts: int) -> list[float]:
-    """The logits, split by split, in plain Python."""
+def by_the_paper(table: npt.NDArray[np.float64], parts: int) -> tuple[list[float], list[float]]:
+    """The logits and the out-of-sample ratios of the chosen, split by split, in plain Python."""
     blocks = np.split(table, parts)
-    logits = []
+    logits, chosen = [], []
     for inside in itertools.combinations(range(parts), parts // 2):
         within = np.concatenate([blocks[at] for at in inside])
         without = np.concatenate([blocks[at] for at in range(parts) if at not in inside])
@@ -27,9 +27,10 @@ def by_the_paper(table: npt.NDArray[np.float64], parts: int) -> list[float]:
             [statistics.mean(column) / statistics.stdev(column) for column in half.T] for half in (within, without)
         ]
         best = sharpe[0].index(max(sharpe[0]))
+        chosen.append(sharpe[1][best])
         rank = sum(other <= sharpe[1][best] for other in sharpe[1])
         logits.append(math.log(rank / (table.shape[1] + 1 - rank)))
-    return logits
+    return logits, chosen
 
 
 def test_probability_is_that_worked_by_hand_when_there_are_two_parts() -> None:
@@ -66,7 +67,11 @@ def test_logits_equal_a_plain_reading_of_the_paper_when_returns_are_random(
     trials: int, parts: int, rows: int, seed: int, shift: float
 ) -> None:
     table = np.random.default_rng(seed).standard_normal((parts * rows, trials)) + shift
-    assert backtest_overfitting(table, parts=parts).logits == pytest.approx(by_the_paper(table, parts))
+    found = backtest_overfitting(table, parts=parts)
+    logits, chosen = by_the_paper(table, parts)
+    assert found.logits == pytest.approx(logits)
+    assert found.chosen == pytest.approx(chosen)
+    assert found.loss == pytest.approx(statistics.mean(ratio < 0 for ratio in chosen))
 
 
 def test_every_choice_is_overfit_when_all_trials_end_at_the_same_mean() -> None:

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.optimizer.errors import BadInput
@@ -32,6 +32,9 @@ def parameters(draw: st.DrawFn) -> Parameter:
     return Choice(tuple(values))
 
 
+@example(Integer(-3, 3, 2), 1.0)
+@example(Choice((1, 2, 3)), 1.0)
+@example(Log(0.1, 0.3), 1.0)
 @given(parameters(), st.floats(0, 1))
 def test_a_value_is_of_its_axis_when_it_was_drawn_anywhere(axis: Parameter, unit: float) -> None:
     value = axis.at(unit)
