@@ -30,14 +30,20 @@ class Carrier:
     waiting: dict[str, deque[Action]] = field(default_factory=dict)
 
     def send(self, actions: Iterable[Action]) -> None:
-        """Carry out or queue, in order; the prices in the engine must be the present ones."""
+        """Carry out or queue, in order."""
+        done = False
         for action in actions:
-            instrument_id = self._waits_for(action)
+            instrument_id = _surely_waits_for(action)
+            if instrument_id is None:
+                self.desk.sync()
+                instrument_id = self._waits_for(action)
             if instrument_id is None:
                 self.desk.note(_do(self.desk, action))
+                done = True
             else:
                 self.waiting.setdefault(instrument_id, deque()).append(action)
-        self.desk.refresh()
+        if done:
+            self.desk.refresh()
 
     def after_step(self, instrument_id: str) -> None:
         """The instrument has a new price: send what waited for it."""
@@ -50,10 +56,8 @@ class Carrier:
         self.desk.refresh()
 
     def _waits_for(self, action: Action) -> str | None:
-        """The instrument whose next step it must wait for, if it must."""
+        """The instrument whose next step it must wait for by the present prices, if it must."""
         match action:
-            case Close(position=position):
-                return position.instrument_id
             case OrderRequest():
                 return action.instrument_id if self._trades_now(action) else None
             case Amend(order_id=order_id, changes=changes):
@@ -63,12 +67,10 @@ class Carrier:
                 limit = changes.limit_price if changes.limit_price is not KEEP else order.limit_price
                 moves = order.type is OrderType.TRAILING_STOP or self._reached(order.instrument_id, order.side, limit)
                 return order.instrument_id if moves else None
-            case Cancel() | Protect():
+            case _:
                 return None
 
     def _trades_now(self, request: OrderRequest) -> bool:
-        if request.type in (OrderType.MARKET, OrderType.MARKET_RANGE) or request.time_in_force in AT_ONCE:
-            return True
         if request.type is OrderType.TRAILING_STOP:
             return request.trail_extreme is not None
         limit = request.limit_price if request.type is OrderType.LIMIT else None
@@ -81,6 +83,18 @@ class Carrier:
         quote = self.desk.engine.quote_of(MARKET, instrument_id)
         price = quote.ask if side is Side.BUY else quote.bid
         return price is not None and (price <= limit if side is Side.BUY else price >= limit)
+
+
+def _surely_waits_for(action: Action) -> str | None:
+    """The instrument whose next step it must wait for whatever the prices are."""
+    match action:
+        case Close(position=position):
+            return position.instrument_id
+        case OrderRequest():
+            at_market = action.type in (OrderType.MARKET, OrderType.MARKET_RANGE)
+            return action.instrument_id if at_market or action.time_in_force in AT_ONCE else None
+        case _:
+            return None
 
 
 def _do(desk: Desk, action: Action) -> list[Event]:

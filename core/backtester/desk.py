@@ -67,9 +67,11 @@ class Quoted:
         self.any_quote = levels.next_quote
 
         self.low_bid = max(self.bid_floor, self.trail_bid_floor)
-        self.high_bid = -FAR if self.any_quote else min(self.bid_ceiling, self.trail_bid_ceiling)
+        self.high_bid = min(self.bid_ceiling, self.trail_bid_ceiling)
         self.low_ask = max(self.ask_floor, self.trail_ask_floor)
         self.high_ask = min(self.ask_ceiling, self.trail_ask_ceiling)
+        if self.any_quote or not self.quiet(self.bid, self.bid, self.ask, self.ask):
+            self.high_bid = -FAR  # something waits for the very next price: no range is quiet
 
     def quiet(self, low_bid: int, high_bid: int, low_ask: int, high_ask: int) -> bool:
         """Whether prices within these bounds change nothing in the engine."""

@@ -218,7 +218,6 @@ class _Run:
         """Carry out what was asked for."""
         actions, self.orders.actions = self.orders.actions, []
         due(self.desk, at_ms)
-        self.desk.sync()
         self.carrier.send(actions)
 
     def _note(self, moment: int, *, ending: bool = False) -> None:
