@@ -137,7 +137,8 @@ def _block(
         return rows, c[:0], u[:0], s[:0], s[:0]
     rows = np.flatnonzero(~good)
     places = np.unravel_index(rows, shape)
-    rounding = ROUNDING * np.broadcast_to((forward_pv + strike_pv) / bound, shape)[places]
+    with np.errstate(over="ignore"):
+        rounding = ROUNDING * np.broadcast_to((forward_pv + strike_pv) / bound, shape)[places]
     return rows, c[rows], u[rows], rounding, np.broadcast_to(root_years, shape)[places]
 
 
