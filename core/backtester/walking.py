@@ -2,8 +2,8 @@
 
 A walk means that the price visits every point from where it is to where it goes. Points that reach no level of the
 engine change nothing there (`Desk`), so the walk goes from level to level: the same deals, money and margins as quoting
-every point, at the cost of what happens. Levels that only pull a trailing stop along need no halt: the end of the walk
-(or the halt before it) pulls it just as far.
+every point, at the cost of what happens. Levels that only pull a trailing stop along need no halt of their own: the
+point before the next halt, or the end of the walk, pulls it just as far.
 """
 
 from __future__ import annotations
@@ -38,8 +38,21 @@ def walk(desk: Desk, each: Quoted, bid: int) -> None:
             if desk.busy and not each.quiet(bid, bid, bid + spread, bid + spread):
                 _fire(desk, each)  # a trailing stop to pull along
             return
+        before = halt + 1 if bid < each.bid else halt - 1
+        if before != each.bid and _trails(each, before, before + spread):
+            halt = before  # trailing stops stand where they belong before anything else happens
         each.bid, each.ask, each.stale = halt, halt + spread, True
         _fire(desk, each)
+
+
+def _trails(each: Quoted, bid: int, ask: int) -> bool:
+    """Whether a trailing stop is to be pulled along at these prices."""
+    return (
+        bid <= each.trail_bid_floor
+        or bid >= each.trail_bid_ceiling
+        or ask <= each.trail_ask_floor
+        or ask >= each.trail_ask_ceiling
+    )
 
 
 def _fire(desk: Desk, each: Quoted) -> None:
