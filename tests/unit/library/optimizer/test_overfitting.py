@@ -71,7 +71,7 @@ def test_logits_equal_a_plain_reading_of_the_paper_when_returns_are_random(
     logits, chosen = by_the_paper(table, parts)
     assert found.logits == pytest.approx(logits)
     assert found.chosen == pytest.approx(chosen)
-    assert found.loss == pytest.approx(statistics.mean(ratio < 0 for ratio in chosen))
+    assert found.loss == pytest.approx(statistics.mean(float(ratio < 0) for ratio in chosen))
 
 
 def test_every_choice_is_overfit_when_all_trials_end_at_the_same_mean() -> None:
