@@ -13,7 +13,7 @@ from core.errors import InvalidInput
 from core.greeks import NoVolatility, implied_volatility
 from core.greeks.normal import mills_difference, time_value
 from core.greeks.rootfinder import find
-from core.greeks.usual import GUESS_ABOVE, LONGEST_L, guess_ratio, mills_usual
+from core.greeks.usual import GUESS_ABOVE, LONGEST_L, guess_ratio, mills_usual, usual
 from tests.unit.library.greeks.contracts import Contracts, Floats, exact, random_contracts
 
 
@@ -88,6 +88,18 @@ def test_rootfinder_ends_at_the_root_when_the_contract_is_anywhere(a: float, s: 
         pytest.skip("beyond what a float holds")
     found = find(np.array([price]), np.array([rest]), u)[0]
     assert found == pytest.approx(s, rel=1e-13 + 8 * 2.0**-52 * min(price, rest) / (by_s * s))
+
+
+def test_one_step_is_enough_when_an_option_is_said_to_be_usual() -> None:
+    draw = np.random.default_rng(1)
+    s = np.exp(draw.uniform(np.log(1e-7), np.log(3.0), 200_000))
+    u = np.where(draw.random(s.size) < 0.5, s * draw.uniform(0.0, 6.0, s.size), draw.uniform(0.0, 6.0, s.size))
+    u = np.maximum(u, 1e-300)
+    c = time_value(u, s)
+    with np.errstate(all="ignore"):
+        found, good = usual(c, u, np.expm1(u))
+    assert good[(s > 0.01) & (s < 0.5) & (u < 4.0 * s)].mean() > 0.99
+    assert np.abs(found / s - 1.0)[good].max() < 1e-12
 
 
 def test_time_value_keeps_its_digits_when_time_runs_out() -> None:

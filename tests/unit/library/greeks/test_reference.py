@@ -59,3 +59,8 @@ def test_price_keeps_its_digits_when_an_option_is_nearly_worthless() -> None:
     worth = (theirs > 1e-200) & (theirs < 1e-3 * contracts.spot)
     assert worth.sum() > 200
     np.testing.assert_allclose(ours[worth], theirs[worth], rtol=1e-9)
+
+
+def test_speed_keeps_its_digits_when_minutes_are_left_at_the_money() -> None:
+    terms = (-1.0, 401.8252730772017, 401.8252730772017, 6e-5, 0.0810310726327317, 0.0059, 0.08130120286806058)
+    assert greeks(*terms).speed == pytest.approx(exact(*terms)["speed"], rel=1e-10)
