@@ -21,7 +21,8 @@ from core.backtester.desk import desk_of
 from core.backtester.evaluate import Evaluator
 from core.backtester.fast_books import Books
 from core.backtester.fast_money import Costs, NotFast, part_of
-from core.backtester.loop import BacktestResult, Progress, run
+from core.backtester.loop import Progress, run
+from core.backtester.result import BacktestResult
 from core.backtester.revealing import columns_of
 from core.backtester.series import Series
 from core.backtester.settings import MARKET, BacktestSettings, check_settings
@@ -68,7 +69,11 @@ def run_fast(strategy: SignalStrategy, data: Mapping[str, Data], settings: Backt
         leave = _rows_on(evaluator, timeline, track, each.exit, start, f"signals[{index}].exit")
         rows = _fills(entry, leave, len(track.data))
         costs = Costs(settings.listing(each.instrument_id), settings, each)
-        parts.append(part_of(index, each, track, order[each.instrument_id], costs, timeline, rows))
+        parts.append(
+            part_of(
+                index, each, track, order[each.instrument_id], costs, timeline, rows, close_at_end=settings.close_at_end
+            )
+        )
     return Books(timeline, settings, parts).result()
 
 

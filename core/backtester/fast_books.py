@@ -15,7 +15,7 @@ from core.backtester.curve import money
 from core.backtester.data.columns import Bools, Floats, Int64s
 from core.backtester.equity import equity_of
 from core.backtester.fast_money import NotFast, Part, as_floats, decimals, exact_product, spans
-from core.backtester.loop import BacktestResult
+from core.backtester.result import BacktestResult
 from core.backtester.settings import ACCOUNT, BacktestSettings
 from core.backtester.signals import label_of
 from core.backtester.tracks import FAR, Timeline
@@ -47,8 +47,6 @@ class Books:
             ((part, row) for part in self.parts for row in range(part.closed, len(part.entry))),
             key=lambda each: self.ids[each[0].index][each[1]],
         )
-        if self.settings.close_at_end and open_rows:
-            raise NotFast("positions to close at the end")
         table = self._trade_columns()
         balance = np.full(self.count + 1, self.start, dtype=np.int64)
         balance[1:] += self._sums(
@@ -102,7 +100,12 @@ class Books:
                 "exit_value": as_floats(exact_product(part.exit, whole_units), exit_places),
                 "order": np.full(done, part.order),
                 "signal": np.full(done, part.index),
+                "reason": np.full(done, "order", dtype=object),
             }
+            if part.at_end:  # the loop closes these last, oldest first
+                columns["reason"][-1] = "end"
+                columns["order"][-1] = len(self.timeline.tracks)
+                columns["signal"][-1] = columns["position_id"][-1]
             for name, column in columns.items():
                 gathered.setdefault(name, []).append(column)
         table = {name: np.concatenate(columns) for name, columns in gathered.items()}
@@ -112,7 +115,6 @@ class Books:
         table = {name: column[sequence] for name, column in table.items()}
         table["balance"] = money(self.start + np.cumsum(table["profit"]), self.digits)
         table["profit"] = money(table["profit"], self.digits)
-        table["reason"] = np.full(len(sequence), "order", dtype=object)
         return table
 
     def _open_profit(self) -> tuple[Int64s, Bools]:

@@ -109,7 +109,8 @@ class Part:
     opening: Int64s  # commission, minor units ≥ 0
     enter: Int64s
     leave: Int64s
-    closed: int  # how many of them closed at an exit signal; the rest (one at most) is open at the end
+    closed: int  # how many of them closed; the rest (one at most) is open at the end
+    at_end: int  # how many of those closed because the data ended
     exit_ms: Int64s
     exit: Int64s
     closing: Int64s
@@ -121,7 +122,15 @@ class Part:
 
 
 def part_of(
-    index: int, signal: Signal, track: Track, order: int, costs: Costs, timeline: Timeline, rows: tuple[Int64s, Int64s]
+    index: int,
+    signal: Signal,
+    track: Track,
+    order: int,
+    costs: Costs,
+    timeline: Timeline,
+    rows: tuple[Int64s, Int64s],
+    *,
+    close_at_end: bool,
 ) -> Part:
     """Fills, commission and results of one signal's trades."""
     if not isinstance(track.data, Bars):
@@ -136,6 +145,12 @@ def part_of(
     leaving = costs.fills(quotes_out[exit_row * 4], buys=not buys, closing=True)
     sign = 1 if buys else -1
     leave = np.searchsorted(moments, stamps[exit_row], side="right")
+    exit_ms = stamps[exit_row]
+    at_end = len(entry_row) - closed if close_at_end else 0
+    if at_end:
+        last = costs.fills(quotes_out[-1:], buys=not buys, closing=True)
+        leaving, exit_ms = np.append(leaving, last), np.append(exit_ms, moments[-1])
+        leave, closed = np.append(leave, len(moments) - 1), closed + 1
     return Part(
         index=index,
         signal=signal,
@@ -150,7 +165,8 @@ def part_of(
         enter=np.searchsorted(moments, stamps[entry_row], side="right"),
         leave=np.append(leave, [len(moments)] * (len(entry_row) - closed)).astype(np.int64),
         closed=closed,
-        exit_ms=stamps[exit_row],
+        at_end=at_end,
+        exit_ms=exit_ms,
         exit=leaving,
         closing=costs.commission(leaving),
         gross=costs.results(sign * (leaving - entry[:closed]), 0),

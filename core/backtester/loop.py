@@ -15,31 +15,18 @@ import numpy as np
 from core.backtester.carrying import Carrier
 from core.backtester.curve import Valuer, equity_curve
 from core.backtester.desk import Desk, Quoted, desk_of
-from core.backtester.equity import Equity
 from core.backtester.evaluate import Evaluator
 from core.backtester.ledger import Ledger
 from core.backtester.orders import Orders
+from core.backtester.result import BacktestResult
 from core.backtester.revealing import Revealer, Stream, columns_of
 from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings, check_settings
 from core.backtester.strategy import Now, Strategy
 from core.backtester.tracks import FAR, Data, Timeline, Track, timeline_of
-from core.backtester.trades import Trades
 from core.backtester.walking import due, jump, visit_every_point, walk
-from core.paper_trader import AccountTruth, RequestRejected
 
 Progress = Callable[[int, int], None]
 REPORT_EVERY = 4096
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BacktestResult:
-    """What a run gave. `final`: the account at the last prices; `refusals`: requests the broker refused."""
-
-    trades: Trades
-    equity: Equity
-    settings: BacktestSettings
-    final: AccountTruth
-    refusals: tuple[RequestRejected, ...]
 
 
 @dataclass(slots=True)

@@ -90,11 +90,12 @@ def bars(names: Sequence[str], seed: int, rows: int = 120) -> dict[str, object]:
     commission=st.sampled_from(COMMISSIONS),
     slippage=st.sampled_from(SLIPPAGES),
     units=st.sampled_from([Decimal(10), Decimal("0.37"), Decimal(333)]),
+    close_at_end=st.booleans(),
 )
 def test_fast_path_equals_the_loop_when_money_suffices(
-    seed: int, names: tuple[str, ...], commission: Commission, slippage: Slippage, units: Decimal
+    seed: int, names: tuple[str, ...], commission: Commission, slippage: Slippage, units: Decimal, close_at_end: bool
 ) -> None:
-    given_terms, data = terms(names, commission, slippage), bars(names, seed)
+    given_terms, data = replace(terms(names, commission, slippage), close_at_end=close_at_end), bars(names, seed)
     strategy = SignalStrategy(Crossing(2, 5, units))
     left, right = run_fast(strategy, data, given_terms), run(strategy, data, given_terms)
     assert_same(left, right)

@@ -10,8 +10,9 @@ import pytest
 
 from core.backtester.costs import commission_of_value, relative_spread, slippage_points
 from core.backtester.data.bars import bars_of
-from core.backtester.loop import BacktestResult, run
+from core.backtester.loop import run
 from core.backtester.orders import Orders
+from core.backtester.result import BacktestResult
 from core.backtester.settings import BacktestSettings, simple_listing
 from core.backtester.strategy import Now, Preparing
 from core.errors import InvalidInput

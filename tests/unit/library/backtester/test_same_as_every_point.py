@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.backtester.loop import BacktestResult, run
+from core.backtester.loop import run
+from core.backtester.result import BacktestResult
 from tests.unit.library.backtester.support import Busy, data_of, random_ticks, settings_of
 
 MARKETS = [("EURUSD",), ("EURUSD", "USDJPY"), ("EURUSD", "USDJPY", "EURJPY")]
