@@ -8,52 +8,25 @@ Invariant: at every decision the desk's present prices are those of the last ste
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from core.backtester.carrying import Carrier
 from core.backtester.curve import Valuer, equity_curve
-from core.backtester.desk import Desk, Quoted, desk_of
+from core.backtester.desk import Desk, desk_of
 from core.backtester.evaluate import Evaluator
+from core.backtester.lanes import lane_of
 from core.backtester.ledger import Ledger
 from core.backtester.orders import Orders
 from core.backtester.result import BacktestResult
 from core.backtester.revealing import Revealer, Stream, columns_of
 from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings, check_settings
 from core.backtester.strategy import Now, Strategy
-from core.backtester.tracks import FAR, Data, Timeline, Track, timeline_of
+from core.backtester.tracks import Data, Timeline, timeline_of
 from core.backtester.walking import due, jump, visit_every_point, walk
 
 Progress = Callable[[int, int], None]
 REPORT_EVERY = 4096
-
-
-@dataclass(slots=True)
-class Lane:
-    """One instrument on its way: its track, present prices, and the extremes of each moment as plain lists."""
-
-    track: Track
-    quoted: Quoted
-    steps_at: list[int]
-    low_bid: list[int]
-    high_bid: list[int]
-    low_ask: list[int]
-    high_ask: list[int]
-    last_bid: list[int]
-    last_ask: list[int]
-
-    def quiet(self, moment: int) -> bool:
-        """Whether none of the moment's prices touches a level."""
-        return self.quoted.quiet(
-            self.low_bid[moment], self.high_bid[moment], self.low_ask[moment], self.high_ask[moment]
-        )
-
-
-def _lane(track: Track, quoted: Quoted) -> Lane:
-    last = np.maximum(track.steps_at - 1, 0)
-    columns = (track.steps_at, *track.slot_bounds(), track.bid[last], track.ask[last])
-    return Lane(track, quoted, *(each.tolist() for each in columns))
 
 
 def run(
@@ -82,8 +55,7 @@ class _Run:
         self.desk: Desk = desk_of(
             settings, [(each.instrument_id, each.digits) for each in timeline.tracks], timeline.start_ms
         )
-        self.lanes = [_lane(*each) for each in zip(timeline.tracks, self.desk.quoted, strict=True)]
-        self.all_known = False  # every instrument has had its first quote
+        self.lanes = [lane_of(*each) for each in zip(timeline.tracks, self.desk.quoted, strict=True)]
         self.carrier = Carrier(self.desk)
         self.ledger = Ledger()
         preparing = columns_of(timeline)
@@ -108,43 +80,40 @@ class _Run:
         return self._result()
 
     def _all(self, moments: list[int], progress: Progress | None) -> None:
-        start, own = self.revealer.start, self.revealer.own
+        start, own, waiting = self.revealer.start, self.revealer.own, self.carrier.waiting
+        busy_from = 0
         for moment, at_ms in enumerate(moments):
-            if self._quiet(moment, at_ms):
+            if moment < busy_from and not waiting:
                 for lane in self.lanes:
-                    if lane.low_bid[moment] != FAR:  # it had a step: the same price told twice could fill twice
-                        quoted = lane.quoted
-                        quoted.bid, quoted.ask, quoted.stale = lane.last_bid[moment], lane.last_ask[moment], True
+                    lane.rest(moment)
             else:
                 self._move(moment, at_ms)
+                busy_from = self._busy_from(moment + 1)
             self.revealer.reveal(moment)
             if self.desk.events or self.now.events:
                 self._note(moment)
             if moment >= start and (not own or self.revealer.ready()):
-                self._decide(moment, at_ms)
+                self.now.time_ms, self.now.moment = at_ms, moment
+                self.strategy.on_bar(self.now, self.orders)
+                if self.orders.actions:
+                    self._send(at_ms)
+                    busy_from = self._busy_from(moment + 1)
             if progress is not None and moment % REPORT_EVERY == 0:
                 progress(moment, len(moments))
 
     def _all_of_one(self, moments: list[int], stream: Stream, progress: Progress | None) -> None:
-        """The same for one instrument with a row at every moment, which leaves less to ask each time."""
+        """The same for one instrument with a row at every moment, which leaves less to do each time."""
         desk, now, orders, waiting = self.desk, self.now, self.orders, self.carrier.waiting
         lane, start, on_bar = self.lanes[0], self.revealer.start, self.strategy.on_bar
         quoted, reveal, fresh, name = lane.quoted, stream.revealed.append, self.revealer.revealed.fresh, stream.name
-        columns = (lane.low_bid, lane.high_bid, lane.low_ask, lane.high_ask, lane.last_bid, lane.last_ask)
-        rows = zip(range(len(moments)), moments, *columns, stream.coming, strict=True)
-        for moment, at_ms, low_bid, high_bid, low_ask, high_ask, bid, ask, row in rows:
-            if (
-                low_bid > quoted.low_bid
-                and high_bid < quoted.high_bid
-                and low_ask > quoted.low_ask
-                and high_ask < quoted.high_ask
-                and at_ms < desk.due_ms
-                and moment
-                and not waiting
-            ):
+        busy_from = 0
+        rows = zip(range(len(moments)), moments, lane.last_bid, lane.last_ask, stream.coming, strict=True)
+        for moment, at_ms, bid, ask, row in rows:
+            if moment < busy_from and not waiting:
                 quoted.bid, quoted.ask, quoted.stale = bid, ask, True
             else:
                 self._move(moment, at_ms)
+                busy_from = self._busy_from(moment + 1)
             reveal(row)
             fresh[name] = now.moment = moment
             now.time_ms = at_ms
@@ -154,18 +123,20 @@ class _Run:
                 on_bar(now, orders)
                 if orders.actions:
                     self._send(at_ms)
+                    busy_from = self._busy_from(moment + 1)
             if progress is not None and moment % REPORT_EVERY == 0:
                 progress(moment, len(moments))
 
-    def _quiet(self, moment: int, at_ms: int) -> bool:
-        """Whether nothing can happen in the engine before this moment."""
-        if self.exhaustive or self.carrier.waiting or not self.all_known:
-            return False
-        if not self.desk.busy:
-            return True
-        if at_ms >= self.desk.due_ms:
-            return False
-        return all(lane.quiet(moment) for lane in self.lanes)
+    def _busy_from(self, moment: int) -> int:
+        """The first moment from this one on at which something may happen in the engine, as its levels stand now."""
+        if self.exhaustive or not all(lane.quoted.known for lane in self.lanes):
+            return moment
+        end = len(self.timeline.moments)
+        if self.desk.busy:
+            end = int(np.searchsorted(self.timeline.moments, self.desk.due_ms))
+            for lane in self.lanes:
+                end = lane.first_touch(moment, end)
+        return end
 
     def _move(self, moment: int, at_ms: int) -> None:
         """Every step that belongs to the moment, in the order of time and then of the listings."""
@@ -190,16 +161,6 @@ class _Run:
             if self.carrier.waiting:
                 self.carrier.after_step(track.instrument_id)
         due(self.desk, at_ms)
-        self.all_known = self.all_known or all(lane.quoted.known for lane in self.lanes)
-
-    def _decide(self, moment: int, at_ms: int) -> None:
-        """Ask the strategy and send what it wants."""
-        now = self.now
-        now.time_ms = at_ms
-        now.moment = moment
-        self.strategy.on_bar(now, self.orders)
-        if self.orders.actions:
-            self._send(at_ms)
 
     def _send(self, at_ms: int) -> None:
         """Carry out what was asked for."""
