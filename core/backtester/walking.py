@@ -92,3 +92,4 @@ def visit_every_point(desk: Desk, each: Quoted, bid: int) -> None:
         each.bid += step
         each.ask = each.bid + spread
         desk.quote(each)
+    desk.refresh()
