@@ -66,6 +66,11 @@ class Quoted:
         self.trail_ask_ceiling = _rises_to(levels.trail_ask_rises_to, self.digits)
         self.any_quote = levels.next_quote
 
+        if levels.trails > 1:  # each of their moves counts
+            self.bid_floor = max(self.bid_floor, self.trail_bid_floor)
+            self.bid_ceiling = min(self.bid_ceiling, self.trail_bid_ceiling)
+            self.ask_floor = max(self.ask_floor, self.trail_ask_floor)
+            self.ask_ceiling = min(self.ask_ceiling, self.trail_ask_ceiling)
         self.low_bid = max(self.bid_floor, self.trail_bid_floor)
         self.high_bid = min(self.bid_ceiling, self.trail_bid_ceiling)
         self.low_ask = max(self.ask_floor, self.trail_ask_floor)

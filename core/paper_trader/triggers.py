@@ -60,7 +60,8 @@ _Entry = tuple[Decimal, int, Trigger]
 class Levels:
     """The nearest prices at which something would happen, by watched side and direction; None where nothing waits.
 
-    `trail_…`: those that only pull a trailing stop along, which a later price does as well as an earlier one.
+    `trail_…`: those that only pull a trailing stop along, which a later price does as well as an earlier one while it
+    is the only one of `trails`; with several, the order in which they move decides who goes first at an equal price.
     `next_quote`: something waits for any quote at all. A price that none of these is reached by changes nothing.
     """
 
@@ -72,6 +73,7 @@ class Levels:
     trail_ask_falls_to: Decimal | None
     trail_bid_falls_to: Decimal | None
     trail_ask_rises_to: Decimal | None
+    trails: int
     next_quote: bool
 
 
@@ -137,6 +139,7 @@ class TriggerBook:
             trail_ask_falls_to=self._nearest(on_ask=True, rising=False, trails=True),
             trail_bid_falls_to=self._nearest(on_ask=False, rising=False, trails=True),
             trail_ask_rises_to=self._nearest(on_ask=True, rising=True, trails=True),
+            trails=sum(entry[2].kind in TRAILS for entries in self._lists.values() for entry in entries),
             next_quote=bool(self._next_quote),
         )
 

@@ -30,6 +30,7 @@ def assert_same(left: BacktestResult, right: BacktestResult) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), names=st.sampled_from(MARKETS))
+@example(seed=623390, names=MARKETS[2])  # two trailing stops that meet at one price
 @example(seed=847599, names=MARKETS[0])  # swap falls due between a fill and the decision
 @example(seed=3420, names=MARKETS[2])  # the rest of a take profit that was hit, walked away from across a decision
 def test_loop_gives_deals_balances_and_margin_of_every_point_when_anything_is_traded(
