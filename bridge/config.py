@@ -48,7 +48,7 @@ ENV_FILE = ".env"
 ENV_ENCODING = "utf-8-sig"  # some editors begin a file with a mark that would become part of the first name
 PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
 # of DESIGN §12; set, they are named at start as not used yet
-LATER_VARIABLES = ("CTRADER_QUOTES", "BRIDGE_TRANSPORT")
+LATER_VARIABLES = ("CTRADER_QUOTES",)
 
 
 def setting(default: Any, description: str, *, unit: str = "", **rules: Any) -> Any:
@@ -228,6 +228,9 @@ class Settings(BaseSettings):
     )
     process_capacity: int = setting(
         1000, "Sessions are shared out among processes in proportion to this.", unit="sessions", ge=1, le=1_000_000
+    )
+    bridge_transport: Annotated[Literal["websockets", "picows"], LOWER_CASE] = setting(
+        "websockets", "What speaks WebSocket with the brokers; picows comes with the extra `fast`."
     )
     drain_seconds: float = setting(2.5, "Time to end in after SIGTERM.", unit="s", ge=0.5, le=300)
     session_idle_days: float = setting(

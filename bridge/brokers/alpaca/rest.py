@@ -21,7 +21,7 @@ import aiohttp
 from bridge.brokers.alpaca import faults
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.base import BrokerFault
-from bridge.brokers.stream import shared_tls
+from bridge.brokers.tls import shared_tls
 from bridge.runtime.clock import Clock
 
 log = logging.getLogger(__name__)

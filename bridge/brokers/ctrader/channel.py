@@ -23,8 +23,8 @@ from bridge.brokers.ctrader.scheduling import Priority
 from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.brokers.dialing import DialBackoff
 from bridge.brokers.flight import Flight
+from bridge.brokers.sockets import Socket
 from bridge.brokers.stats import Stats
-from bridge.brokers.stream import Socket
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 from core.errors import ProtocolViolation
@@ -193,7 +193,7 @@ class Channel:
             async with asyncio.timeout(self._settings.close_timeout_s):
                 await socket.close()
         except TimeoutError:
-            socket.transport.abort()
+            socket.abort()
 
     def ended(self, socket: Socket) -> None:
         """The peer closed, or the transport is gone."""

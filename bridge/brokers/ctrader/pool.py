@@ -14,8 +14,9 @@ from bridge.brokers.base import BrokerFault, ChannelHealth, Environment, FaultKi
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.brokers.dialing import DialBudget
+from bridge.brokers.sockets import Socket
 from bridge.brokers.stats import Stats
-from bridge.brokers.stream import Socket, open_socket
+from bridge.brokers.stream import open_socket
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 

@@ -24,6 +24,7 @@ class CtraderSettings:
     auth_url: str = "https://id.ctrader.com/my/settings/openapi/grantingaccess/"
     token_url: str = "https://openapi.ctrader.com/apps/token"  # noqa: S105 (an address)
     tls_ca_file: str | None = None  # extra trusted certificate, for simulators and private gateways
+    transport: str = "websockets"  # a name of brokers/transports
 
     channels: int = 1
     accounts_per_channel: int | None = None
