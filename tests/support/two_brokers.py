@@ -107,10 +107,10 @@ async def _trade(first: World, second: World, rng: random.Random, count: int) ->
     theirs = max(count // 3, count * len(second.users) // (len(first.users) + len(second.users)))
     async with asyncio.TaskGroup() as group:
         group.create_task(storm.trade(first, rng, first.users, count - theirs, deposits_for=first.users))
-        group.create_task(_trade_stocks(second, rng, theirs))
+        group.create_task(trade_stocks(second, rng, theirs))
 
 
-async def _trade_stocks(world: World, rng: random.Random, count: int) -> None:
+async def trade_stocks(world: World, rng: random.Random, count: int) -> None:
     """Orders of several classes, cancels, closes, deposits and price moves, a few at once."""
     prices = {**STOCKS, **CRYPTO}
     gate = asyncio.Semaphore(8)
