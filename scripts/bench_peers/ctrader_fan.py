@@ -5,9 +5,10 @@ anything of ours. It decodes every price event and keeps the newest price: no ac
 advantage its sockets are plain TCP, not TLS, and logins are sent at once: its send queue is one for all connections of
 a process, so that a queued login could leave on another user's socket.
 
-    python ctrader_fan.py FILE    {"host", "port", "clientId", "clientSecret", "users": [{"account", "token", "symbols"}]}
+    python ctrader_fan.py FILE
 
-Speaks lines of JSON as the Node bridge beside it does.
+with {"host", "port", "clientId", "clientSecret", "users": [{"account", "token", "symbols"}, …]} in the file. Speaks
+lines of JSON as the Node bridge beside it does.
 """
 
 import json

@@ -68,7 +68,8 @@ async def measure(quick: bool) -> list[Row]:
     return await compared(users, rounds, window_s)
 
 
-async def compared(users: int, rounds: int, window_s: float) -> list[Row]:
+async def compared(users: int, rounds: int, window_s: float, warm_s: float = WARM_S) -> list[Row]:
+    """`window_s` is measured, after `warm_s` in which the program is fed already."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with feeding_world(folder, users) as world, AsyncExitStack() as stack:
@@ -84,20 +85,20 @@ async def compared(users: int, rounds: int, window_s: float) -> list[Row]:
                 formed = await world.sim("POST", "/feed/arm", {"name": arm.name})
                 if formed["accounts"] != users:
                     raise RuntimeError(f"{arm.name} follows {formed['accounts']} of {users} accounts")
-            readings = await _rounds(world, arms, rounds, window_s, users)
+            readings = await _rounds(world, arms, rounds, users, (window_s, warm_s))
             await _same_documents(world, users)
             kib = {arm.name: (rss_kib(arm.pid) - empty[arm.name]) / users for arm in arms}
     return _rows(users, readings, kib)
 
 
 async def _rounds(
-    world: World, arms: Sequence[Arm], rounds: int, window_s: float, users: int
+    world: World, arms: Sequence[Arm], rounds: int, users: int, times: tuple[float, float]
 ) -> dict[str, list[Reading]]:
     """Every program in turn, in the other direction every other round; the first round warms up."""
     readings: dict[str, list[Reading]] = {arm.name: [] for arm in arms}
     for number in range(rounds + 1):
         for arm in arms if number % 2 else reversed(arms):
-            reading = await fed(world, arm, users * EVENTS_PER_USER, window_s if number else WARM_S)
+            reading = await fed(world, arm, users * EVENTS_PER_USER, *times)
             if number:
                 readings[arm.name].append(reading)
     for arm in arms:
@@ -105,12 +106,12 @@ async def _rounds(
     return readings
 
 
-async def fed(world: World, arm: Arm, per_second: float, window_s: float) -> Reading:
+async def fed(world: World, arm: Arm, per_second: float, window_s: float, warm_s: float = WARM_S) -> Reading:
     """Feed one program and read its processor time over a window in which it is already at work."""
     loop = asyncio.get_running_loop()
     order = {"arm": arm.name, "perSecond": per_second}
     await world.sim("POST", "/feed", order)
-    await asyncio.sleep(WARM_S)
+    await asyncio.sleep(warm_s)
     sent, worked, began = (await world.sim("POST", "/feed", order))["sent"], cpu_s(arm.pid), loop.time()
     await asyncio.sleep(window_s)
     worked, took = cpu_s(arm.pid) - worked, loop.time() - began
