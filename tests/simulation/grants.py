@@ -45,13 +45,13 @@ class Transaction:
 
 
 class GrantRows:
-    """All rows. `paired(grant)`: told of every pair that is stored."""
+    """All rows. `paired(grant, process)`: told of every pair that is stored, and by whom."""
 
     def __init__(self, clock: Clock, rng: Random) -> None:
         self._clock = clock
         self._rng = rng
         self._rows: dict[str, _Row] = {}
-        self.paired: Callable[[Grant], None] = lambda grant: None
+        self.paired: Callable[[Grant, Owner], None] = lambda grant, process: None
 
     def add(self, user_key: str, broker: str, environment: Environment, account_id: str | None, sealed: bytes) -> None:
         """A grant as entered by its user."""
@@ -110,7 +110,7 @@ class GrantRows:
             row.grant = change(row.grant)
         if row.grant.version != version:
             row.refresh_owner, row.refresh_until_ms = None, 0
-            self.paired(row.grant)
+            self.paired(row.grant, transaction.process)
         row.grant = replace(row.grant, updated_at_ms=self._clock.now_ms())
         transaction.over, row.locked_by = True, None
 

@@ -43,6 +43,11 @@ class Service:
         self.up, self.cut_off, self.latency = True, frozenset(), (0.0005, 0.004)
         self.refuses = self.loses_request = self.loses_reply = 0.0
 
+    @property
+    def well(self) -> bool:
+        """Whether calls succeed, and soon."""
+        return self.up and self.latency[1] < 0.1 and not (self.refuses or self.loses_request or self.loses_reply)
+
     def reaches(self, process: BridgeProcess) -> bool:
         """Whether anything passes between them now."""
         return process.name not in self.cut_off

@@ -18,7 +18,7 @@ from bridge.brokers.ctrader.broker import CtraderBroker
 from bridge.cache.flusher import Flusher
 from bridge.cache.planning import FlushMode
 from bridge.cache.reader import Reader
-from bridge.cache.store import Store, StoreUnavailable
+from bridge.cache.store import Store, Stored, StoreUnavailable
 from bridge.credentials.guarded import GuardedCredentials
 from bridge.credentials.vault_source import VaultCredentials
 from bridge.db.notices import EVERYBODY
@@ -92,7 +92,8 @@ class BridgeProcess:
         skew = world.knobs.wall_skew_ms
         self.clock = SimClock(world.loop, self.rng.randint(-skew, skew))
         self.lines: dict[str, Line] = {}
-        self.crashed_tasks: list[str] = []
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.unwell_at = world.loop.time()
         self.context.run(self._compose)
 
     # ------------------------------------------------------------ parts
@@ -167,6 +168,13 @@ class BridgeProcess:
         await self.service.start_up()
         self.serving = True
 
+    async def service_reader(self, key: str) -> Stored | None:
+        """Read a record as this process's API does; None when it cannot be read now."""
+        try:
+            return await self.reader.get(key)
+        except StoreUnavailable:
+            return None
+
     def told(self, whom: str) -> None:
         """A notice of another process comes in."""
         if self.serving and not self.draining:
@@ -200,7 +208,7 @@ class BridgeProcess:
 
     def _crash(self, task: str, error: BaseException) -> None:
         """No task may end by an exception that nobody expected."""
-        self.world.report(12, f"{self.name}: task {task} crashed: {error!r}")
+        self.world.report(0, f"{self.name}: task {task} crashed: {error!r}")
 
     # ------------------------------------------------------------ the end
 

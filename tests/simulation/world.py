@@ -15,48 +15,49 @@ from contextvars import copy_context
 from random import Random
 from typing import Any
 
-from bridge.brokers.alpaca.settings import AlpacaSettings
-from bridge.brokers.base import Environment
-from bridge.brokers.ctrader.settings import CtraderSettings
-from bridge.cache.stores.memory import MemoryStore
 from bridge.config_values import TokenKey
-from bridge.credentials.sealed import seal_secrets
+from bridge.credentials.grant_table import Grant
 from bridge.credentials.vault import Vault
 from bridge.runtime.clock import Clock
-from bridge.sessions.desired import StoredSession
 from bridge.sessions.ownership.fencing import RecordFences
 from bridge.sessions.ownership.fleet_in_memory import FleetInMemory
 from bridge.sessions.remembered import DesiredInMemory
-from bridge.simulator import alpaca, ctrader
-from bridge.simulator.bridge_env import bridge_env
-from bridge.simulator.ctrader.settings import RefreshVariant
-from bridge.simulator.running import Brokers
 from bridge.telemetry.audit import Action
 from core.secret import Secret
 from core.user_key import UserKeyScheme
+from tests.simulation import invariants
 from tests.simulation.grants import GrantRows
 from tests.simulation.knobs import Knobs
 from tests.simulation.ledger import Ledgers
 from tests.simulation.loop import OWNER, Owner, VirtualLoop
+from tests.simulation.market_place import MarketPlace
 from tests.simulation.network import End, Line, Network
+from tests.simulation.operations import Commands
 from tests.simulation.ports import Service, at_once
 from tests.simulation.processes import BridgeProcess, SimClock, is_for
-from tests.simulation.watching import WatchedStore, Watcher
+from tests.simulation.questions import Questions
+from tests.simulation.watching import Readings, WatchedStore, Watcher
 
-TRACE_KEPT = 200
+TRACE_KEPT = 60
 
 
 class Violation(AssertionError):
     """An invariant does not hold."""
 
 
-class World:
-    """`broken`: what was found wrong. `seen`: how often each rare thing happened. `armed`: faults may happen now."""
+class World(MarketPlace, Questions):
+    """`broken`: what was found wrong. `seen`: how often each rare thing happened. `armed`: faults may happen now.
+
+    `half_open`: something happened after which a broker may think that a login is alive that is not. `loose`: users at a
+    broker of whom nobody knows which commands were carried out.
+    """
 
     def __init__(self, seed: int, knobs: Knobs, loop: VirtualLoop) -> None:
         self.seed = seed
         self.knobs = knobs
         self.loop = loop
+        loop.set_task_factory(_owned_task)
+        loop.set_exception_handler(self._unexpected)
         self.context = copy_context()
         self.clock: Clock = SimClock(loop)
         self.rng = self.dice("operations")
@@ -71,8 +72,11 @@ class World:
         self.broken: list[tuple[int, str]] = []
         self.seen: Counter[str] = Counter()
         self.audit: list[tuple[float, str, Action, str | None, str, dict[str, Any]]] = []
-        self.armed = False
-        self.over = False
+        self.pairs: list[tuple[BridgeProcess, str, float]] = []
+        self.refreshes_sent: Counter[str] = Counter()
+        self.loose: set[tuple[str, str]] = set()
+        self.armed = self.over = self.half_open = False
+        self.log: list[str] = []
         self._born = 0
         self._hash = hashlib.blake2b(digest_size=16)
         self.tail: deque[str] = deque(maxlen=TRACE_KEPT)
@@ -82,77 +86,26 @@ class World:
         self.desired = DesiredInMemory(self.clock)
         self.desired.shared = True
         self.fleet = FleetInMemory(self.desired, self.clock, told=self._tell)
-        self.stores = {
-            name: WatchedStore(self, self.clock, name=name) for name in ("postgres", "redis")
-        }
+        self.stores = {name: WatchedStore(self, self.clock, name=name) for name in ("postgres", "redis")}
         self.grants = GrantRows(self.clock, self.dice("grants"))
-        key = base64.b64encode(self.dice("vault").randbytes(32)).decode()
-        self.vault = Vault([TokenKey("k1", Secret(key))])
+        self.grants.paired = self._paired
+        self.vault = Vault([TokenKey("k1", Secret(base64.b64encode(self.dice("vault").randbytes(32)).decode()))])
         self.user_keys = UserKeyScheme()
         self.watcher = Watcher(self)
         self.ledgers = Ledgers(self)
+        self.commands = Commands(self)
+        self.readings = Readings(self)
+        Questions.__init__(self, self)
 
     def dice(self, what: str) -> Random:
         """A stream of randomness of its own, so that one part's draws do not change another's."""
         return Random(f"{self.seed} {what}")
 
-    # ------------------------------------------------------------ brokers and users
-
     async def open(self) -> None:
-        """Start both brokers and store what users have entered."""
-        knobs = self.knobs
-        self.brokers = Brokers(
-            ctrader.SimulatorSettings(
-                seed=self.seed,
-                users=knobs.users,
-                prices="frozen",
-                ctrader_tls_port=None,
-                requests_per_second=knobs.requests_per_second,
-                refresh_variant=RefreshVariant(knobs.refresh_variant),
-            ),
-            alpaca.SimulatorSettings(
-                seed=self.seed, users=knobs.users, prices="frozen", partial_fill_share=knobs.partial_fills
-            ),
-            clock=self.clock,
-        )
-        await self.brokers.start()
-        ports = self.brokers.ready_line()
-        self.services_by_port = {ports["alpaca"]: "alpaca", ports["alpacaLive"]: "alpaca"}
-        self.services_by_port |= {ports["ctrader"]: "ctrader", ports["ctraderLive"]: "ctrader"}
-        self.services_by_port[ports["admin"]] = "sign-in"
-        self._settings(bridge_env("127.0.0.1", ports, "sim-client", "sim-secret"))
-        for user, entries in sorted(self.brokers.credentials().items()):
-            for broker, entry in sorted(entries.items()):
-                self._enter(user, broker, dict(entry))
-        self.ledgers.begin()
-
-    def _settings(self, env: dict[str, str]) -> None:
-        knobs = self.knobs
-        self.ctrader_settings = CtraderSettings(
-            client_id=env["CTRADER_CLIENT_ID"],
-            client_secret=Secret(env["CTRADER_CLIENT_SECRET"]),
-            live_url=env["CTRADER_LIVE_URL"],
-            demo_url=env["CTRADER_DEMO_URL"],
-            token_url=env["CTRADER_TOKEN_URL"],
-            channels=knobs.channels,
-            accounts_per_channel=knobs.accounts_per_channel,
-            requests_per_second=round(knobs.requests_per_second * 0.9),
-            history_requests_per_second=max(1, round(knobs.requests_per_second * 0.08)),
-        )
-        self.alpaca_settings = AlpacaSettings(
-            live_url=env["ALPACA_LIVE_URL"],
-            paper_url=env["ALPACA_PAPER_URL"],
-            data_url=env["ALPACA_DATA_URL"],
-            token_url=env["ALPACA_TOKEN_URL"],
-        )
-
-    def _enter(self, user: str, broker: str, entry: dict[str, str]) -> None:
-        environment = Environment.LIVE if entry.pop("environment") == "live" else Environment.DEMO
-        account_id = entry.pop("accountId", None)
-        secrets = {name: Secret(value) for name, value in entry.items()}
-        user_key = self.user_keys.keys(user).canonical
-        sealed = seal_secrets(self.vault, user_key, broker, secrets)
-        self.grants.add(user_key, broker, environment, account_id, sealed)
+        """Start both brokers, and the first processes."""
+        await self.open_market()
+        for _ in range(self.knobs.processes):
+            self.spawn()
 
     async def close(self) -> None:
         """End everything, the dead too, so that nothing is left for the garbage collector."""
@@ -185,7 +138,7 @@ class World:
         self._born += 1
         process = BridgeProcess(self, self._born)
         self.processes.append(process)
-        self.note("process starts", process.name)
+        self.note("process starts", process.name, process.standing.owner)
         process.begin()
         return process
 
@@ -200,9 +153,17 @@ class World:
         """A process leaves its own memory: the seed may crash it there."""
         if not self.armed or process.dead or self._crash_dice.random() >= self.knobs.crash_share:
             return
-        self.note("crash", process.name, where)
+        silently = self._crash_dice.random() < 0.3
+        self.note("crash", process.name, where, silently)
         self.sometimes("crash at a boundary")
-        process.die(silently=self._crash_dice.random() < 0.3)
+        self.half_open |= silently
+        process.die(silently=silently)
+        self.loop.call_later(self._crash_dice.uniform(0.1, 10.0), self._replace, context=self.context)
+
+    def _replace(self) -> None:
+        """As a platform starts a service that has crashed."""
+        if self.armed and len(self.alive) < self.knobs.processes:
+            self.spawn()
 
     def _bytes_leave(self, end: End, size: int) -> None:
         owner = end.context.get(OWNER)
@@ -215,8 +176,8 @@ class World:
             return Line(service)
         line = owner.lines.get(service)
         if line is None:
-            low = self.knobs.latency_s
-            line = owner.lines[service] = Line(service, latency=(low / 2, low * 1.5), slices=self.knobs.slices)
+            typical = self.knobs.latency_s
+            line = owner.lines[service] = Line(service, latency=(typical / 2, typical * 1.5), slices=self.knobs.slices)
         return line
 
     def _tell(self, whom: str) -> None:
@@ -226,6 +187,19 @@ class World:
         for process in self.alive:
             if is_for(process, whom) and self.database.up and self.database.reaches(process):
                 self.loop.call_later(self.rng.uniform(0.001, 0.02), process.told, whom, context=process.context)
+
+    def well_for_s(self, process: BridgeProcess, broker: str) -> float:
+        """For how long a process and all that it needs have been well."""
+        line = process.lines.get(broker)
+        now, services = self.loop.time(), (self.database, self.redis)
+        well = not process.frozen and all(each.well and each.reaches(process) for each in services)
+        if not well or line is None or not line.good or self.is_tainted(broker):
+            process.unwell_at = now
+        return now - process.unwell_at
+
+    def lose_redis(self) -> None:
+        """A failover that lost what was acknowledged."""
+        self.stores["redis"].lose()
 
     # ------------------------------------------------------------ what happens behind the doors
 
@@ -246,31 +220,31 @@ class World:
 
         def around(name: str, work: Callable[[], Any]) -> Any:
             before = {row.identity: (row.owner, row.fence) for row in self.desired.rows()}
-            self.watcher.writer = process
-            try:
-                outcome = work()
-                rows = self.desired.rows()
-                moved = [row for row in rows if before.get(row.identity, ("", row.fence))[1] < row.fence]
-                self.watcher.owners_changed(process, before, rows)
-                if self.knobs.layout.startswith("postgres") and moved:
-                    self._follow(moved)
-                return outcome
-            finally:
-                self.watcher.writer = None
+            outcome = work()
+            rows = self.desired.rows()
+            moved = [row for row in rows if row.identity in before and before[row.identity][1] < row.fence]
+            self.watcher.owners_changed(process, before, rows)
+            if self.knobs.layout.startswith("postgres") and moved:
+                at_once(RecordFences(self._claim, self.user_keys).follow(None, moved))  # type: ignore[arg-type]
+            return outcome
 
         return around
 
-    def _follow(self, rows: list[StoredSession]) -> None:
-        async def claim(connection: Any, keys: Any, at_least: int) -> None:
-            await self.stores["postgres"].claim(keys, at_least=at_least)
+    async def _claim(self, connection: Any, keys: Any, at_least: int) -> None:
+        await self.stores["postgres"].claim(keys, at_least=at_least)
 
-        defaults = [self.desired._shown(row) for row in rows]
-        at_once(RecordFences(claim, self.user_keys).follow(None, defaults))  # type: ignore[arg-type]
+    def _paired(self, grant: Grant, process: Owner) -> None:
+        assert isinstance(process, BridgeProcess)
+        self.note("new pair", process.name, grant.user_key[:6], grant.version)
+        self.sometimes("token refreshed")
+        self.pairs.append((process, grant.user_key, self.loop.time()))
 
     # ------------------------------------------------------------ what was seen
 
     def note(self, *what: object) -> None:
         """One line of the trace."""
+        if self.over:
+            return
         line = f"{self.loop.time():.6f} {what}"
         self._hash.update(line.encode())
         self.tail.append(line)
@@ -282,7 +256,8 @@ class World:
 
     def sometimes(self, what: str) -> None:
         """Something rare has happened."""
-        self.seen[what] += 1
+        if not self.over:
+            self.seen[what] += 1
 
     def audited(
         self, process: BridgeProcess, action: Action, user_key: str | None, outcome: str, detail: dict[str, Any]
@@ -292,12 +267,35 @@ class World:
         self.audit.append((self.loop.time(), process.name, action, user_key, outcome, detail))
         self.sometimes(f"audit: {action.value}")
 
+    def take_log(self) -> list[str]:
+        """What was logged since it was last asked."""
+        taken, self.log = self.log, []
+        return taken
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.report(0, f"{context.get('message')}: {context.get('exception')!r}")
+
     def report(self, number: int, text: str) -> None:
-        """Something is wrong."""
+        """Something is wrong; 0: an error that nobody expected."""
         if not self.over and len(self.broken) < 50:
             self.broken.append((number, f"at {self.loop.time():.3f}: {text}"))
 
+    def step(self) -> None:
+        """Check what must always hold. Raises Violation with all that was found wrong so far."""
+        for check in invariants.EVERY_STEP:
+            check(self)
+        self.judge()
+
     def judge(self) -> None:
-        """Raise what was found wrong."""
         if self.broken:
             raise Violation("\n".join(f"invariant {number}: {text}" for number, text in self.broken))
+
+
+def _owned_task(loop: asyncio.AbstractEventLoop, work: Any, context: Any = None) -> asyncio.Task[Any]:
+    """A task, known to the process that starts it."""
+    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)
+    owner = OWNER.get() if context is None else context.get(OWNER)
+    if isinstance(owner, BridgeProcess):
+        owner.tasks[task] = None
+        task.add_done_callback(lambda done: owner.tasks.pop(done, None))
+    return task

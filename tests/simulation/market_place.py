@@ -1,0 +1,109 @@
+"""The brokers of a world, what their users have entered with us, and how our adapters are set for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bridge.brokers.alpaca.settings import AlpacaSettings
+from bridge.brokers.base import Environment
+from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.credentials.sealed import seal_secrets
+from bridge.simulator import alpaca, ctrader
+from bridge.simulator.bridge_env import bridge_env
+from bridge.simulator.ctrader.settings import RefreshVariant
+from bridge.simulator.running import Brokers
+from core.secret import Secret
+from tests.simulation import invariants
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class MarketPlace:
+    """Part of a world. `tainted`: until when (loop seconds) a broker's word may have got lost on its way."""
+
+    brokers: Brokers
+    ctrader_settings: CtraderSettings
+    alpaca_settings: AlpacaSettings
+    services_by_port: dict[int, str]
+    tainted: dict[str, float]
+
+    async def open_market(self: World) -> None:
+        """Start both brokers and store what users have entered."""
+        knobs = self.knobs
+        self.tainted = {}
+        self.brokers = Brokers(
+            ctrader.SimulatorSettings(
+                seed=self.seed,
+                users=knobs.users,
+                prices="frozen",
+                ctrader_tls_port=None,
+                requests_per_second=knobs.requests_per_second,
+                refresh_variant=RefreshVariant(knobs.refresh_variant),
+            ),
+            alpaca.SimulatorSettings(
+                seed=self.seed, users=knobs.users, prices="frozen", partial_fill_share=knobs.partial_fills
+            ),
+            clock=self.clock,
+        )
+        await self.brokers.start()
+        ports = self.brokers.ready_line()
+        self.services_by_port = {ports["alpaca"]: "alpaca", ports["alpacaLive"]: "alpaca"}
+        self.services_by_port |= {ports["ctrader"]: "ctrader", ports["ctraderLive"]: "ctrader"}
+        self.services_by_port[ports["admin"]] = "sign-in"
+        self._set_adapters(bridge_env("127.0.0.1", ports, "sim-client", "sim-secret"))
+        for user, entries in sorted(self.brokers.credentials().items()):
+            for broker, entry in sorted(entries.items()):
+                self._enter(user, broker, dict(entry))
+        self._count_refreshes()
+        self.ledgers.begin()
+
+    def taint(self, broker: str, seconds: float) -> None:
+        """From now on for so long, what a session shows may lack what the broker said."""
+        until = self.loop.time() + seconds  # type: ignore[attr-defined]
+        self.tainted[broker] = max(self.tainted.get(broker, 0.0), until)
+
+    def is_tainted(self, broker: str) -> bool:
+        return bool(self.loop.time() < self.tainted.get(broker, 0.0))  # type: ignore[attr-defined]
+
+    def _set_adapters(self: World, env: dict[str, str]) -> None:
+        knobs = self.knobs
+        self.ctrader_settings = CtraderSettings(
+            client_id=env["CTRADER_CLIENT_ID"],
+            client_secret=Secret(env["CTRADER_CLIENT_SECRET"]),
+            live_url=env["CTRADER_LIVE_URL"],
+            demo_url=env["CTRADER_DEMO_URL"],
+            token_url=env["CTRADER_TOKEN_URL"],
+            channels=knobs.channels,
+            accounts_per_channel=knobs.accounts_per_channel,
+            requests_per_second=round(knobs.requests_per_second * 0.9),
+            history_requests_per_second=max(1, round(knobs.requests_per_second * 0.08)),
+        )
+        self.alpaca_settings = AlpacaSettings(
+            live_url=env["ALPACA_LIVE_URL"],
+            paper_url=env["ALPACA_PAPER_URL"],
+            data_url=env["ALPACA_DATA_URL"],
+            token_url=env["ALPACA_TOKEN_URL"],
+        )
+
+    def _enter(self: World, user: str, broker: str, entry: dict[str, str]) -> None:
+        environment = Environment.LIVE if entry.pop("environment") == "live" else Environment.DEMO
+        account_id = entry.pop("accountId", None)
+        secrets = {name: Secret(value) for name, value in entry.items()}
+        user_key = self.user_keys.keys(user).canonical
+        sealed = seal_secrets(self.vault, user_key, broker, secrets)
+        self.grants.add(user_key, broker, environment, account_id, sealed)
+
+    def _count_refreshes(self: World) -> None:
+        """Watch how often each refresh token is sent."""
+        tokens = self.brokers.ctrader.services.tokens
+        refresh, sent = tokens.refresh, self.refreshes_sent
+
+        def counted(refresh_token: str, now_ms: int) -> Any:
+            sent[refresh_token] += 1
+            invariants.at_refresh(self, refresh_token, sent[refresh_token])
+            outcome = refresh(refresh_token, now_ms)
+            self.note("refresh", refresh_token.removeprefix("sim-refresh-"), outcome is not None)
+            return outcome
+
+        tokens.refresh = counted  # type: ignore[method-assign]
