@@ -74,7 +74,7 @@ CONTROLS: dict[str, Control] = {
         17,
         "a new token is used before it is stored",
         breakages.used_before_committed,
-        ("tests/integration/test_refresh_crashes.py",),
+        ("tests/faults/test_broker_refresh_crashes.py",),
     ),
     "versions-stand-still": Control(
         19, "a changed record keeps its version", breakages.versions_stand_still, ("tests/unit/cache",)

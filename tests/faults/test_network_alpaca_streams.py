@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.alpaca_scene import SLOT_S, VICTIM, AlpacaScene, alpaca_scene
-from tests.support.fault_scene import Case, run_case
+from tests.support.fault_scene import Case, Observed, parameters, run_case
 from tests.support.quick_bridge import ALPACA_WAITS as WAITS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
@@ -78,6 +78,7 @@ async def slot_is_waited_for(scene: AlpacaScene, wait_s: float = WAITS["slot_wai
     waits = [second[0] - first[0] for first, second in itertools.pairwise(rounds)]
     assert waits, dials
     assert all(wait >= 1000 * wait_s - 100 for wait in waits), dials
+    scene.held(f"no two dials of an account within {wait_s:g} s")
 
 
 async def slot_of_a_vanished_stream(scene: AlpacaScene) -> None:
@@ -88,10 +89,13 @@ async def slot_of_a_vanished_stream(scene: AlpacaScene) -> None:
 
 
 async def no_growth(scene: AlpacaScene) -> None:
+    """The connections end, and memory stays."""
     before = (await scene.world.api("GET", "/health"))["process"]["rssBytes"]
+    await scene.seen_not_live()
     await scene.watch_for(1)
     after = (await scene.world.api("GET", "/health"))["process"]["rssBytes"]
     assert after - before < 32 * MIB
+    scene.held("memory grows by less than 32 MiB")
 
 
 async def nothing_happens(scene: AlpacaScene) -> None:
@@ -100,6 +104,7 @@ async def nothing_happens(scene: AlpacaScene) -> None:
     await scene.equal(within_s=4)
     assert await scene.counted("tradingStreamsOpened") == 0
     assert scene.watcher.statuses(VICTIM) <= {"live"}
+    scene.held("live all the time, no reconnect")
 
 
 async def broken_off(scene: AlpacaScene) -> None:
@@ -121,6 +126,7 @@ async def flaps(scene: AlpacaScene) -> None:
     await scene.watch_for(4)
     opened = await scene.counted("tradingStreamsOpened")
     assert opened <= 9 * len(scene.users), opened  # without any pause: ten a second
+    scene.held("at most 9 dials an account in 4 s")
 
 
 async def refused_login(scene: AlpacaScene) -> None:
@@ -132,6 +138,7 @@ async def refused_login(scene: AlpacaScene) -> None:
     await scene.watch_for(2)
     attempts = await scene.counted("authAttemptsByAccount", scene.victim_account)
     assert 1 <= attempts <= 30, attempts
+    scene.held("at most 30 logins in 3 s; the user is not asked")
     assert "action_required" not in scene.watcher.statuses(VICTIM)
 
 
@@ -177,15 +184,17 @@ CASES = [
     Case("N41", {"upSeconds": 0.4, "stream": "trading"}, flaps, codes=LOST),
     Case("N42", {"delaySeconds": 30}, silent_login, codes=SILENT | BUSY, back_s=10, name="slow"),
     Case("N42", {"delaySeconds": None}, silent_login, codes=SILENT | BUSY, back_s=10, name="never"),
-    Case("LOGIN_REFUSED", {}, refused_login, aimed=True, codes=ERROR, name="open"),
-    Case("LOGIN_REFUSED", {"close": True}, refused_login, aimed=True, codes=ERROR, name="closed"),
-    Case("STREAM_ERROR", {"stream": "trading"}, nothing_happens, codes=frozenset()),
-    Case("STREAM_ERROR", {"stream": "trading", "close": True}, all_notice, codes=LOST, name="closed"),
-    Case("NULL_DATA", {}, nothing_happens, codes=frozenset()),
-    Case("HEARTBEAT_BYTE", {}, nothing_happens, codes=frozenset()),
+    Case("LOGIN_REFUSED", {}, refused_login, aimed=True, codes=ERROR, name="open", of="N36"),
+    Case("LOGIN_REFUSED", {"close": True}, refused_login, aimed=True, codes=ERROR, name="closed", of="N36"),
+    Case("STREAM_ERROR", {"stream": "trading"}, nothing_happens, codes=frozenset(), of="N16"),
+    Case("STREAM_ERROR", {"stream": "trading", "close": True}, all_notice, codes=LOST, name="closed", of="N02"),
+    Case("NULL_DATA", {}, nothing_happens, codes=frozenset(), of="N16"),
+    Case("HEARTBEAT_BYTE", {}, nothing_happens, codes=frozenset(), of="N26"),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-async def test_records_stay_true_and_sessions_return_when_streams_misbehave(scene: AlpacaScene, case: Case) -> None:
-    await run_case(scene, case)
+@pytest.mark.parametrize("case", parameters(AlpacaScene, CASES))
+async def test_records_stay_true_and_sessions_return_when_streams_misbehave(
+    scene: AlpacaScene, case: Case, observed: Observed
+) -> None:
+    await run_case(scene, case, observed)

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.alpaca_scene import COUNT, QUIET, TRADER, VICTIM, AlpacaScene, alpaca_scene
-from tests.support.fault_scene import Case, run_case
+from tests.support.fault_scene import Case, Observed, parameters, run_case
 from tests.support.quick_bridge import ALPACA_WAITS as WAITS
 from tests.support.quick_bridge import FEED_MUTE_S
 from tests.support.waiting import eventually
@@ -39,6 +39,7 @@ async def prices_go_on(scene: AlpacaScene) -> None:
         await scene.equal(within_s=POLLED_WITHIN_S)
     assert all(scene.watcher.statuses(user) <= {"live"} for user in scene.users), scene.watcher.seen
     assert await scene.counted("tradingStreamsOpened") == 0
+    scene.held("every session live, prices right")
 
 
 async def mute(scene: AlpacaScene) -> None:
@@ -78,11 +79,13 @@ async def cut_and_go_on(scene: AlpacaScene) -> None:
 
 
 def data(fault: str, name: str, **parameters: object) -> Case:
-    return Case(fault, {"stream": "data", **parameters}, prices_go_on, told_again, codes=NONE, back_s=8, name=name)
+    of = {"STREAM_ERROR": "N10"}.get(fault, "")
+    told = {"stream": "data", **parameters}
+    return Case(fault, told, prices_go_on, told_again, codes=NONE, back_s=8, name=name, of=of)
 
 
 CASES = [
-    Case("MUTE_DATA", {}, mute, told_again, codes=NONE, back_s=8),
+    Case("MUTE_DATA", {}, mute, told_again, codes=NONE, back_s=8, of="N03"),
     data("N01", "reset", holdSlot=False),
     data("N01", "slot-held"),
     data("N02", "closed", code=1012),
@@ -107,13 +110,15 @@ CASES = [
     *(data("STREAM_ERROR", str(code), code=code) for code in (402, 406, 409)),
     Case("N37", {"stream": "data"}, many_refusals, told_again, codes=NONE, back_s=8, name="handshake"),
     Case("N37", {"stream": "data", "at": "login"}, many_refusals, told_again, codes=NONE, back_s=8, name="login"),
-    Case("LOGIN_REFUSED", {"stream": "data"}, cut_and_go_on, told_again, codes=NONE, back_s=8),
+    Case("LOGIN_REFUSED", {"stream": "data"}, cut_and_go_on, told_again, codes=NONE, back_s=8, of="N36"),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-async def test_prices_go_on_and_no_session_ends_when_price_streams_misbehave(scene: AlpacaScene, case: Case) -> None:
-    await run_case(scene, case)
+@pytest.mark.parametrize("case", parameters(AlpacaScene, CASES))
+async def test_prices_go_on_and_no_session_ends_when_price_streams_misbehave(
+    scene: AlpacaScene, case: Case, observed: Observed
+) -> None:
+    await run_case(scene, case, observed)
 
 
 async def test_prices_are_polled_and_no_data_connection_is_taken_when_the_feed_is_off(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest_asyncio
 
 from tests.support.alpaca_probe import rest
 from tests.support.alpaca_scene import QUIET, TRADER, VICTIM, AlpacaScene, alpaca_scene
-from tests.support.fault_scene import Case, run_case
+from tests.support.fault_scene import Case, Observed, parameters, run_case
+from tests.support.fault_table import fault
 from tests.support.quick_bridge import ALPACA_WAITS as WAITS
 from tests.support.waiting import eventually
 
@@ -46,6 +47,7 @@ async def stays_live(scene: AlpacaScene) -> None:
     assert scene.shown() == await scene.holdings()
     truth = await scene.world.sim("GET", f"/truth/{scene.victim_account}")
     assert {row["id"] for row in scene.record()["orders"]} == {row["id"] for row in truth["orders"]}
+    scene.held("live all the time, quantities and orders as the stream says")
 
 
 async def victim_stays_live(scene: AlpacaScene) -> None:
@@ -101,6 +103,7 @@ async def _nothing_vanishes(scene: AlpacaScene, held: set[str], seconds: float) 
         shown = {row["id"] for row in (*record["positions"], *record["orders"])}
         assert shown >= held, f"vanished: {held - shown}, {record['status']}"
         await scene.watch_for(0.02)  # a sample; nothing may vanish in any of them
+    scene.held("nothing held vanishes")
 
 
 async def lagging(scene: AlpacaScene) -> None:
@@ -116,6 +119,7 @@ async def lagging(scene: AlpacaScene) -> None:
         assert moved < UNTOLD, f"cash moved by {moved}, which no message told"
         await scene.watch_for(0.02)
     assert scene.watcher.statuses(VICTIM) <= {"live"}
+    scene.held("live; nothing that the stream said is taken back")
 
 
 async def limited(scene: AlpacaScene) -> None:
@@ -126,6 +130,7 @@ async def limited(scene: AlpacaScene) -> None:
     await scene.watch_for(3)
     refused = await scene.counted("faults", "RateLimited")
     assert 1 <= refused <= 8 * len(scene.users), refused
+    scene.held("at most 8 refusals an account in 3 s")
 
 
 async def limited_while_live(scene: AlpacaScene) -> None:
@@ -133,6 +138,7 @@ async def limited_while_live(scene: AlpacaScene) -> None:
     await scene.watch_for(2)
     refused = await scene.counted("faults", "RateLimited")
     assert 1 <= refused <= 3 * len(scene.users), refused
+    scene.held("live; at most 3 refusals an account in 4 s")
     assert scene.watcher.statuses(VICTIM) <= {"live"}
 
 
@@ -168,6 +174,7 @@ async def _needs_its_user(scene: AlpacaScene, user: str, code: str) -> None:
     assert await scene.counted("unauthorized") == unauthorized, "it was asked again"
     assert scene.record(user)["status"] == "action_required"
     assert scene.record(user)["positions"], "the last numbers stay"
+    scene.held("the user is asked within 6 s, the broker no more; the last numbers stay")
 
 
 async def keys_are_good_again(scene: AlpacaScene) -> None:
@@ -179,10 +186,15 @@ async def start_again(scene: AlpacaScene) -> None:
     await scene.world.start(VICTIM, environment="demo")
 
 
-async def not_believed_on_one_route(scene: AlpacaScene) -> None:
+async def refused_on_one_route(scene: AlpacaScene) -> None:
     """What is refused is refused: the user is asked, and nobody else is."""
     await keys_revoked(scene)
     assert scene.watcher.statuses(QUIET) <= {"live"}
+
+
+def _id(variant: str) -> str:
+    """What an odd answer is in the catalogue."""
+    return {"unknown_enum": "N15", "unknown_fields": "N16"}.get(variant, "N17")
 
 
 CASES = [
@@ -195,8 +207,9 @@ CASES = [
         for status in (200, 404, 500, 503, 504)
     ),
     Case("N10", {"target": "both", "status": 503, "retryAfter": 2}, maintenance_is_waited_out, codes=MAINTENANCE,
-         says="broker_maintenance", name="maintenance", back_s=9),
-    Case("N10", {"target": "rest", "status": 503, "retryAfter": 2}, stays_live, codes=NONE, name="maintenance-live"),
+         says="broker_maintenance", name="maintenance", back_s=9, of="N27", injected="503 with Retry-After everywhere"),
+    Case("N10", {"target": "rest", "status": 503, "retryAfter": 2}, stays_live, codes=NONE, name="maintenance-live",
+         of="N27", injected="503 with Retry-After from REST"),
     Case("N22", {"lagSeconds": 2}, lagging, aimed=True, codes=NONE),
     *(Case("N22", {"lagSeconds": 2, "parts": [part]}, lagging, aimed=True, codes=NONE, name=part) for part in PARTS),
     Case("N22", {"lagSeconds": 1, "delaySeconds": 0.5}, cut_and_trade, codes=TROUBLE, name="cut", back_s=9),
@@ -216,37 +229,44 @@ CASES = [
     Case("N28", {"retryAfter": 1, "header": True}, limited, codes=LIMITED, name="header", back_s=9),
     Case("N28", {"retryAfter": 1}, limited_while_live, codes=NONE, name="live", back_s=9),
     Case("N29", {}, second_client_orders, aimed=True, codes=NONE),
-    Case("DROP_AFTER_REQUEST", {}, second_client_orders, aimed=True, codes=NONE, name="order"),
-    Case("DROP_AFTER_REQUEST", {"routes": ["GET /v2/positions"], "count": 3}, cut_and_trade, codes=TROUBLE),
-    Case("N30", {"users": [2], "what": "keys"}, keys_revoked, after=keys_are_good_again, aimed=True,
+    Case("DROP_AFTER_REQUEST", {}, second_client_orders, aimed=True, codes=NONE, name="order", of="N29"),
+    Case("DROP_AFTER_REQUEST", {"routes": ["GET /v2/positions"], "count": 3}, cut_and_trade, codes=TROUBLE, of="N01"),
+    Case("N30", {"users": [2], "what": "keys"}, keys_revoked, after=keys_are_good_again, aimed=True, of="N31",
          codes=frozenset({"credentials_invalid", "broker_error", LOST}), name="keys"),
-    Case("N36", {}, keys_revoked, after=start_again, aimed=True, codes=frozenset({"credentials_invalid"})),
-    Case("N36", {"routes": ["GET /v2/positions"]}, not_believed_on_one_route, after=start_again, aimed=True,
+    Case("N36", {}, keys_revoked, after=start_again, aimed=True, of="N31", name="all-routes",
+         codes=frozenset({"credentials_invalid"})),
+    Case("N36", {"routes": ["GET /v2/positions"]}, refused_on_one_route, after=start_again, aimed=True, of="N31",
          codes=frozenset({"credentials_invalid"}), name="one-route"),
-    Case("SLOW_REST", {"delaySeconds": 30}, stays_live, codes=NONE, name="hangs-live", back_s=12),
-    Case("SLOW_REST", {"delaySeconds": 30}, cut_and_trade, codes=TROUBLE, name="hangs-cut", back_s=12),
-    Case("SLOW_REST", {"bytesPerSecond": 20}, cut_and_trade, codes=TROUBLE, name="drip", back_s=12),
+    Case("SLOW_REST", {"delaySeconds": 30}, stays_live, codes=NONE, name="hangs-live", back_s=12, of="N03"),
+    Case("SLOW_REST", {"delaySeconds": 30}, cut_and_trade, codes=TROUBLE, name="hangs-cut", back_s=12, of="N03"),
+    Case("SLOW_REST", {"bytesPerSecond": 20}, cut_and_trade, codes=TROUBLE, name="drip", back_s=12, of="N11"),
     *(
-        Case("BROKEN_BODY", {"variant": variant, "count": 8}, cut_and_trade, codes=TROUBLE, name=variant)
+        Case("BROKEN_BODY", {"variant": variant, "count": 8}, cut_and_trade, codes=TROUBLE, name=variant,
+             of="N12" if variant in ("cut", "half") else "N14")
         for variant in ("cut", "half", "html", "random")
     ),
-    Case("BROKEN_BODY", {"count": 8}, victim_stays_live, aimed=True, codes=NONE, name="live"),
+    Case("BROKEN_BODY", {"count": 8}, victim_stays_live, aimed=True, codes=NONE, name="live", of="N12"),
     *(
-        Case("ODD_ANSWER", {"variant": variant, "count": 6}, victim_stays_live, aimed=True, codes=NONE, name=variant)
+        Case("ODD_ANSWER", {"variant": variant, "count": 6}, victim_stays_live, aimed=True, codes=NONE, name=variant,
+             of=_id(variant))
         for variant in ("unknown_enum", "unknown_fields", *ABSURD)
     ),
     *(
-        Case("ODD_ANSWER", {"variant": variant, "count": 6}, cut_and_trade, codes=TROUBLE, name=f"{variant}-cut")
+        Case("ODD_ANSWER", {"variant": variant, "count": 6}, cut_and_trade, codes=TROUBLE, name=f"{variant}-cut",
+             of=_id(variant))
         for variant in ("unknown_enum", *ABSURD)
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-async def test_records_stay_true_and_sessions_return_when_rest_misbehaves(scene: AlpacaScene, case: Case) -> None:
-    await run_case(scene, case)
+@pytest.mark.parametrize("case", parameters(AlpacaScene, CASES))
+async def test_records_stay_true_and_sessions_return_when_rest_misbehaves(
+    scene: AlpacaScene, case: Case, observed: Observed
+) -> None:
+    await run_case(scene, case, observed)
 
 
+@fault("N31", "Alpaca: a consent is revoked", "its user is asked, nothing more is tried; others go on")
 async def test_user_is_asked_to_connect_again_when_a_consent_was_revoked(scene: AlpacaScene) -> None:
     """The last one here: nothing gives the consent back."""
     await scene.equal(within_s=15)

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.alpaca_scene import COUNT, QUIET, VICTIM, AlpacaScene, alpaca_scene
-from tests.support.fault_scene import Case, run_case
+from tests.support.fault_scene import Case, Observed, parameters, run_case
 from tests.support.quick_bridge import ALPACA_WAITS as WAITS
 from tests.support.waiting import eventually
 
@@ -43,6 +43,7 @@ async def repaired_without_being_told(scene: AlpacaScene) -> None:
     await scene.equal(VICTIM, within_s=1.2 * WAITS["reconcile_s"] + 2)
     assert scene.watcher.statuses(VICTIM) <= {"live"}
     assert await scene.metric(COUNT % "fills_recovered") > 0
+    scene.held("lost executions are found")
 
 
 async def late_updates(scene: AlpacaScene) -> None:
@@ -70,6 +71,7 @@ async def lost_and_cut(scene: AlpacaScene) -> None:
     await scene.trade()
     await scene.equal(VICTIM, within_s=6)
     assert await scene.metric(COUNT % "fills_recovered") > 0
+    scene.held("lost executions are found")
 
 
 async def foreign_is_counted(scene: AlpacaScene) -> None:
@@ -81,6 +83,7 @@ async def foreign_is_counted(scene: AlpacaScene) -> None:
         )
         await scene.watch_for(1)
     assert all(row["units"] != 777 for row in scene.record(QUIET)["positions"])
+    scene.held("counted; nobody's record changed")
     await scene.trade()
     await scene.equal(within_s=4)
     assert await scene.counted("tradingStreamsOpened") == 0
@@ -106,6 +109,6 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-async def test_records_stay_true_when_updates_are_not(scene: AlpacaScene, case: Case) -> None:
-    await run_case(scene, case)
+@pytest.mark.parametrize("case", parameters(AlpacaScene, CASES))
+async def test_records_stay_true_when_updates_are_not(scene: AlpacaScene, case: Case, observed: Observed) -> None:
+    await run_case(scene, case, observed)
