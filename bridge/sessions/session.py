@@ -290,6 +290,7 @@ def _still(mirror: AccountMirror) -> AccountMirror:
         orders={key: replace(order) for key, order in mirror.orders.items()},
         quotes={key: Quote(quote.bid, quote.ask) for key, quote in mirror.quotes.items()},
         on_dirty=None,
+        on_clean=None,
         _removed=None,
         _seen=None,
     )

@@ -20,7 +20,8 @@ from bridge.brokers.ctrader.liveness import Act, Liveness
 from bridge.brokers.ctrader.requests import Pending, Requests
 from bridge.brokers.ctrader.routing import Router
 from bridge.brokers.ctrader.scheduling import Priority
-from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.ctrader.settings import CtraderSettings, Quotes
+from bridge.brokers.ctrader.sharing import Sharing
 from bridge.brokers.dialing import DialBackoff
 from bridge.brokers.flight import Flight
 from bridge.brokers.sockets import Socket
@@ -74,6 +75,7 @@ class Channel:
         self.requests = Requests(settings, clock, rng, stats, self._transmit, self._unanswered)
         self.router = Router(self, self.requests, stats)
         self.receive = self.router.receive
+        self.sharing = Sharing(settings, self.router.routes) if settings.quotes is Quotes.SHARED else None
         self.up = False
         self.retired = False  # the broker allows fewer channels: accounts move away at their next login
         self.accounts = 0  # accounts assigned to this channel, authorised or not

@@ -22,7 +22,10 @@ from bridge.brokers.ctrader.listing import Listed
 from bridge.brokers.ctrader.market import Market
 from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool
+from bridge.brokers.ctrader.price_classes import Kind
 from bridge.brokers.ctrader.scheduling import Priority
+from bridge.brokers.ctrader.shared_quote import SharedQuote
+from bridge.brokers.ctrader.sharing import Sharing
 from bridge.brokers.ctrader.upkeep import Upkeep
 from bridge.brokers.flight import Flight
 from core.account import AccountMirror
@@ -68,6 +71,8 @@ class AccountHub:
         "current",
         "deals",
         "environment",
+        "holds",
+        "kind",
         "leaving",
         "listed",
         "live",
@@ -95,6 +100,8 @@ class AccountHub:
         self.mirror.on_dirty = self._tell_changed
         self.deals = DealBook()
         self.symbols: dict[int, str] = {}
+        self.holds: dict[int, SharedQuote] = {}
+        self.kind: Kind | None = None  # known from the first snapshot on
         self.unquotable: frozenset[int] = frozenset()
         self.members: list[Member] = []
         self.authorised = False
@@ -115,9 +122,7 @@ class AccountHub:
     def place(self) -> Channel:
         """The channel of this account, assigned at the first login and again when its channel was given up."""
         if self.channel is not None and self.channel.retired:
-            self.channel.router.depart(self.number)
-            self.pool.release(self.channel)
-            self.channel = None
+            self._leave_channel()
         if self.channel is None:
             self.channel = self.pool.assign()
         return self.channel
@@ -184,15 +189,22 @@ class AccountHub:
         self.leaving = asyncio.get_running_loop().create_future()
         try:
             if self.authorised and self.channel is not None and self.channel.up:
+                if (sharing := self.sharing) is not None:
+                    await sharing.hand_on(self.number, self.context.settings.quotes_hand_on_s)
                 await self._say_goodbye(self.channel)
         finally:
             self._forget_authorisation()
             self.upkeep.stop()
-            if self.channel is not None:
-                self.channel.router.depart(self.number)
-                self.pool.release(self.channel)
-                self.channel = None
+            self._leave_channel()
             self.leaving.set_result(None)
+
+    def _leave_channel(self) -> None:
+        if self.channel is not None:
+            self.channel.router.depart(self.number)
+            if (sharing := self.sharing) is not None:
+                sharing.forget(self.number)
+            self.pool.release(self.channel)
+            self.channel = None
 
     async def _say_goodbye(self, channel: Channel) -> None:
         timeout_s = self.context.settings.logout_timeout_s
@@ -242,7 +254,7 @@ class AccountHub:
     def login_failed(self) -> None:
         """A login did not get through. An authorisation it had won stays, for the next login or a logout to find."""
         self.live = self.current = False
-        self.symbols = {}
+        self.unfeed()
         self._tell_lost(faults.transient(ReasonCode.BROKER_ERROR, "The account must be authorised again."))
 
     def _tell_lost(self, fault: BrokerFault) -> None:
@@ -338,16 +350,35 @@ class AccountHub:
                 self._logged_out.set_result(None)
             return
         self.authorised = False  # a login under way notices
+        if (sharing := self.sharing) is not None:
+            sharing.drop(self.number)
         if self.live:
             self.ended(faults.session_ended())
 
     def _forget_authorisation(self) -> None:
         self.authorised = self.live = self.current = False
         self.authorised_by = None
-        self.symbols = {}
+        self.unfeed()
         self.unquotable = frozenset()
 
     # ------------------------------------------------------------ market data
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """The shared subscriptions of its channel; None when every account has its own."""
+        return None if self.channel is None else self.channel.sharing
+
+    def unfed(self, needed: set[str]) -> bool:
+        """True when its price subscriptions are not those that it should have, given what it needs."""
+        if (sharing := self.sharing) is None or self.kind is None:
+            return needed != set(self.symbols.values())
+        return sharing.board.due(self.number, self.kind, frozenset(int(key) for key in needed))
+
+    def unfeed(self) -> None:
+        """Its subscriptions are over, or are to be made anew."""
+        self.symbols = {}
+        if (sharing := self.sharing) is not None:
+            sharing.drop(self.number)
 
     def follow(self) -> None:
         """What is held may have changed: keep the price subscriptions in step."""

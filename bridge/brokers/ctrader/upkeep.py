@@ -13,6 +13,7 @@ from typing import Protocol
 from bridge.brokers.base import BrokerFault
 from bridge.brokers.ctrader.context import Context
 from bridge.brokers.ctrader.market import Asker, Market
+from bridge.brokers.ctrader.sharing import Sharing
 from core.account import AccountMirror
 from core.valuation import needed_quotes
 
@@ -26,7 +27,13 @@ class Kept(Asker, Protocol):
     live: bool
     market: Market | None
     mirror: AccountMirror
-    symbols: dict[int, str]
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """The shared subscriptions of its channel, if they are shared."""
+
+    def unfed(self, needed: set[str]) -> bool:
+        """True when its price subscriptions are not those that it should have, given what it needs."""
 
     def judge(self, fault: BrokerFault) -> None:
         """Decide whether a failed request ends the account's authorisation."""
@@ -52,7 +59,7 @@ class Upkeep:
         hub = self._hub
         if not hub.live or self._following:
             return
-        if needed_quotes(hub.mirror) != set(hub.symbols.values()) or _nameless(hub.mirror):
+        if hub.unfed(needed_quotes(hub.mirror)) or _nameless(hub.mirror):
             self._following = True
             hub.context.tasks.start(self._follow(), name=f"follow-{hub.number}")
 
@@ -89,6 +96,8 @@ class Upkeep:
                 else:
                     self._hub.mirror.mark_dirty()  # what was read before may have lacked a name
                     return
+            if (sharing := self._hub.sharing) is not None:
+                sharing.gave_up(self._hub.number)
         finally:
             self._following = False
 

@@ -14,6 +14,7 @@ from bridge.brokers.ctrader.faults import Refusal
 from bridge.brokers.ctrader.requests import Requests
 from bridge.brokers.ctrader.routing import GARBAGE_IN_A_ROW, Router
 from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.ctrader.shared_quote import SharedQuote
 from bridge.brokers.stats import Stats
 from bridge.runtime.clock import ManualClock
 from core.account import AccountMirror
@@ -28,6 +29,7 @@ class Account:
     def __init__(self) -> None:
         self.mirror = AccountMirror("demo", "7", Catalogue())
         self.symbols = {1: "1"}
+        self.holds: dict[int, SharedQuote] = {}
         self.events: list[int] = []
         self.invalidated = 0
 
@@ -39,6 +41,9 @@ class Account:
 
     def token_invalidated(self) -> None:
         self.invalidated += 1
+
+    def follow(self) -> None:
+        raise AssertionError("not in these tests")
 
 
 class Channel:
