@@ -21,7 +21,7 @@ from bridge.brokers.alpaca.broker import AlpacaBroker
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.base import Broker
 from bridge.brokers.ctrader.broker import CtraderBroker
-from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.ctrader.settings import CtraderSettings, Quotes
 from bridge.cache.general import GeneralCache
 from bridge.cache.store import Store
 from bridge.cache.stores.memory import MemoryStore
@@ -106,6 +106,7 @@ def _ctrader(settings: Settings, client_id: str, client_secret: Secret) -> Ctrad
         accounts_per_channel=settings.ctrader_accounts_per_channel or None,
         requests_per_second=settings.ctrader_requests_per_second,
         history_requests_per_second=settings.ctrader_history_requests_per_second,
+        quotes=Quotes(settings.ctrader_quotes),
     )
 
 

@@ -277,8 +277,6 @@ class Daemon:
             log.warning("RECORDS ARE KEPT IN MEMORY ONLY: nobody else can read them and they end with this process")
         if settings.auth_open:
             log.warning("NO API KEYS: every route is open, on loopback only")
-        for name in settings.later_ignored:
-            log.warning("a setting is not used by this version", extra={"setting": name})
         log.info(
             "serving",
             extra={

@@ -66,7 +66,7 @@ class CtraderSettings:
     repair_delay_s: float = 1.0  # between a message that could not be used and the reconcile it asks for
     pnl_check_every_s: float = 5.0  # one account at a time, over the whole adapter
     # Shared quotes: see `checks` and `price_classes`.
-    quotes_check_share: float = 0.1  # of a channel's request rate, for comparing figures of accounts that share
+    quotes_check_share: float = 0.25  # of a channel's request rate, for comparing figures of accounts that share
     quotes_check_every_s: float = 600.0  # an account whose figures agreed is compared again, at a reconcile
     quotes_look_every_s: float = 50.0  # between two looks at whether an account apart has the common prices again
     quotes_part_again_s: float = 3600.0  # after it came back
