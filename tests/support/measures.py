@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-Metrics = Mapping[str, float]  # as `fault_scene.metrics` reads them: labels within the names
+from tests.support.world import OPS_KEY, World
+
+Metrics = Mapping[str, float]  # labels within the names
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -34,6 +36,14 @@ def usage(pid: int) -> Usage:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     return Usage(time.monotonic(), (int(fields[11]) + int(fields[12])) / _TICK, rss)
+
+
+async def read_metrics(world: World) -> Metrics:
+    """The bridge's /metrics."""
+    async with world.http.get(f"{world.url}/metrics", headers={"Authorization": f"Bearer {OPS_KEY}"}) as answer:
+        lines = (await answer.text()).splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
 
 
 def grown(before: Metrics, after: Metrics, beginning: str) -> float:

@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.support.fault_scene import metrics
-from tests.support.measures import Metrics, Usage, grown, percentile, quantile, total, usage
+from tests.support.measures import Metrics, Usage, grown, percentile, quantile, read_metrics, total, usage
 from tests.support.size_load import Load, all_of
 from tests.support.storm import differences
 from tests.support.verdicts import Verdicts
@@ -139,14 +138,14 @@ class _Run:
     async def steady(self) -> None:
         """Prices flow, people trade."""
         self.trader = asyncio.create_task(self.load.keep_going(self.plan.operations_per_second, self.trading))
-        before = await metrics(self.world)
+        before = await read_metrics(self.world)
         ages: list[float] = []
         async with self._phase("steady", lag_s=LAG_S):
             end = time.monotonic() + self.plan.steady_s
             while (left := end - time.monotonic()) > 0:
                 ages += self._ages()
                 await asyncio.sleep(min(left, SAMPLE_EVERY_S))  # until the next sample
-        after = await metrics(self.world)
+        after = await read_metrics(self.world)
         seconds = self.plan.steady_s
         for broker, name in ((FIRST, "events.spot"), (SECOND, "events.trade")):
             prices = grown(before, after, f'bridge_broker_counts_total{{broker="{broker}",what="{name}"')
@@ -223,9 +222,9 @@ class _Run:
     @asynccontextmanager
     async def _phase(self, name: str, *, lag_s: float | None = None) -> AsyncIterator[None]:
         """Measure both processes and the bridge's loop meanwhile."""
-        before, used = await metrics(self.world), self._usages()
+        before, used = await read_metrics(self.world), self._usages()
         yield
-        after, now = await metrics(self.world), self._usages()
+        after, now = await read_metrics(self.world), self._usages()
         shares = {what: now[what].percent_since(used[what]) for what in now}
         self.verdicts.note(
             f"{name}: processor, bridge and simulators", f"{shares['bridge']:.0f} %, {shares['sim']:.0f} %"
@@ -250,7 +249,7 @@ class _Run:
         return [(now_ms - record["_cacheTimestamp"]) / 1000 for record in records if record is not None]
 
     async def _live(self) -> dict[str, float]:
-        found: Metrics = await metrics(self.world)
+        found: Metrics = await read_metrics(self.world)
         return {each: total(found, f'bridge_sessions{{broker="{each}",status="live"') for each in self.wanted}
 
     async def _all_live(self, begun: float, *, within_s: float) -> dict[str, float]:
