@@ -116,6 +116,7 @@ class Faults:
         kind = rng.choice(["cut", "cut", "refused", "silent", "silent in", "silent out", "no dial"])
         world.note("line", process.name, line.service, kind)
         world.sometimes(f"line {kind}")
+        world.rough = True
         if kind == "cut":
             line.cut()
             return
@@ -232,10 +233,13 @@ class Faults:
         fault, parameters = rng.choice(CTRADER if broker == "ctrader" else ALPACA)
         world.note("broker", broker, fault, sorted(parameters.items()))
         world.sometimes(f"{broker} {fault}")
+        world.rough = True
         if fault in ("N14", "N20", "N22", "N23", "N12"):
             world.taint(broker, TAINTED_S)
         if fault == "N11":
             world.taint(broker, 30.0)
+        if fault in ("N11", "N27", "N42"):
+            world.half_open = True  # a login may be carried out whose answer nobody waits for any more
         actions: Any = world.brokers.ctrader.actions if broker == "ctrader" else world.brokers.alpaca.actions
         actions.fault(fault, **parameters)
 

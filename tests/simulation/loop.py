@@ -59,11 +59,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._rng = rng
         self._selector = _NoSelector()
         self._held: deque[asyncio.Handle] = deque()
+        self._dropped: list[asyncio.Handle] = []
         self._turns = 0
         self._dialled: dict[int, tuple[str, int]] = {}
         self.network: Dialling | None = None
         self.handles_run = 0
-        self.ending = False  # everybody is cancelled now, the dead too, so that nothing is left to the garbage collector
+        self.ending = False
 
     # ------------------------------------------------------------ time and turns
 
@@ -79,6 +80,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Somebody is not frozen any more: what was kept runs now, in its order."""
         kept, self._held = self._held, deque()
         self._ready.extendleft(reversed(kept))
+
+    def end(self) -> None:
+        """The world is over: the dead and the frozen run as well, so that nothing is left to the garbage collector."""
+        self.ending = True
+        self._ready.extend(self._dropped)
+        self._dropped.clear()
+        self.thaw()
 
     def _run_once(self) -> None:
         """One turn: jump to the next timer when nothing is ready, then run what is."""
@@ -106,6 +114,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         owner = None if self.ending else handle._context.get(OWNER)
         if owner is not None:
             if owner.dead:
+                self._dropped.append(handle)
                 return
             if owner.frozen:
                 self._held.append(handle)

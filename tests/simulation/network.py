@@ -18,7 +18,7 @@ from typing import Any
 from tests.simulation.loop import OWNER, Owner, VirtualLoop
 
 FIRST_PORT = 20_000
-MSS = 1400
+UNANSWERED_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -77,13 +77,23 @@ class Pipe:
             end.held.clear()
             end.arrive(ConnectionResetError("reset by peer"), 0.0)
 
-    def vanish(self) -> None:
-        """The client's machine is gone: the broker is told nothing."""
+    def reset(self) -> None:
+        """The client's process is gone: its kernel says so, as far as anything gets through."""
+        if self.line.silent_out:
+            self.vanish()
+            return
         self.client.closing = self.client.ended = True
+        self.server.send(ConnectionResetError("its process has died"))
+        self.forget()
+
+    def vanish(self) -> None:
+        """The client's machine is gone: the broker is told nothing, and finds out when nobody answers."""
+        self.client.closing = self.client.ended = True
+        self.server.arrive(TimeoutError("nobody answers"), UNANSWERED_S)
         self.forget()
 
     def forget(self) -> None:
-        if self.client.ended and self in self.line.pipes:
+        if self.client.ended and self.server.ended and self in self.line.pipes:
             self.line.pipes.remove(self)
 
 

@@ -173,6 +173,9 @@ class Operations:
         if someone := self._someone():
             process, user, broker = someone
             await self.commands.start(process, user, broker, self._account(user, broker))
+            if self._rng.random() < 0.25:  # in the middle of its login
+                await asyncio.sleep(self._rng.uniform(0.0, 6 * self._world.knobs.latency_s))
+                await self.commands.stop(process, user, broker, None)
 
     async def _stop(self) -> None:
         if someone := self._someone():

@@ -219,9 +219,10 @@ class BridgeProcess:
         self.dead, self.serving = True, False
         for line in self.lines.values():
             for pipe in list(line.pipes):
-                if not silently:
-                    pipe.server.send(ConnectionResetError("its process has died"))
-                pipe.vanish()
+                if silently:
+                    pipe.vanish()
+                else:
+                    pipe.reset()
 
     async def cross(self, where: str) -> None:
         """This process leaves its own memory here: the seed may crash it. A dead one never comes back."""

@@ -48,7 +48,8 @@ class Violation(AssertionError):
 class World(MarketPlace, Questions):
     """`broken`: what was found wrong. `seen`: how often each rare thing happened. `armed`: faults may happen now.
 
-    `half_open`: something happened after which a broker may think that a login is alive that is not. `loose`: users at a
+    `rough`: lines or brokers have failed, so a login may have been cut off half-way. `half_open`: something happened
+    after which a broker may think that a login is alive that is not. `loose`: users at a
     broker of whom nobody knows which commands were carried out.
     """
 
@@ -75,7 +76,7 @@ class World(MarketPlace, Questions):
         self.pairs: list[tuple[BridgeProcess, str, float]] = []
         self.refreshes_sent: Counter[str] = Counter()
         self.loose: set[tuple[str, str]] = set()
-        self.armed = self.over = self.half_open = False
+        self.armed = self.over = self.half_open = self.rough = False
         self.log: list[str] = []
         self._born = 0
         self._hash = hashlib.blake2b(digest_size=16)
@@ -109,9 +110,10 @@ class World(MarketPlace, Questions):
 
     async def close(self) -> None:
         """End everything, the dead too, so that nothing is left for the garbage collector."""
-        self.over = self.loop.ending = True
+        self.over = True
         for process in self.processes:
             process.die()
+        self.loop.end()
         await self.brokers.close()
         mine = asyncio.current_task()
         for _ in range(20):
