@@ -27,6 +27,7 @@ from picows import (
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # what its own `ws_connect` makes, told of nowhere
 
+from bridge.brokers.addresses import connected
 from bridge.brokers.sockets import MAX_MESSAGE_BYTES, SLICE_BYTES, DialRefused, Message, SocketListener
 
 logging.getLogger(__name__).setLevel(logging.CRITICAL)
@@ -240,7 +241,10 @@ async def connect(
         raise DialRefused
     port = parts.port or (443 if tls is not None else 80)
     _, made = await asyncio.get_running_loop().create_connection(
-        lambda: _Protocol(socket, url, headers), parts.hostname, port, ssl=tls
+        lambda: _Protocol(socket, url, headers),
+        sock=await connected(parts.hostname, port),
+        ssl=tls,
+        server_hostname=None if tls is None else parts.hostname,
     )
     protocol: Any = made
     try:

@@ -18,7 +18,9 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
+from websockets.uri import parse_uri
 
+from bridge.brokers.addresses import connected
 from bridge.brokers.sockets import MAX_MESSAGE_BYTES, SLICE_BYTES, DialRefused, Message, SocketListener
 
 _log = logging.getLogger(__name__)
@@ -232,6 +234,8 @@ async def connect(
     """See `sockets.Connect`."""
     options: dict[str, Any] = {} if tls is None else {"ssl": tls}
     try:
+        at = parse_uri(url)
+        options["sock"] = await connected(at.host, at.port)
         dialled = _Dial(
             url,
             create_connection=cast("type[ClientConnection]", partial(WebsocketsSocket, listener)),
