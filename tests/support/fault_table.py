@@ -91,7 +91,7 @@ class _Collected:
         self._config = config
         self._seen: dict[str, dict[str, tuple[str, list[str]]]] = {}  # fault to test to (injected, observed)
         self._whole = config.args == config.getini("testpaths") and not any(
-            config.getoption(name) for name in ("--fault", "keyword", "markexpr", "deselect", "lf", "maxfail")
+            config.getoption(name, None) for name in ("--fault", "keyword", "markexpr", "deselect", "lf", "maxfail")
         )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
