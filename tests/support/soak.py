@@ -101,7 +101,6 @@ class _Soak:
         await self._prices(frozen=True)
         try:
             await eventually(self._all_live, within_s=LIVE_WITHIN_S, every_s=LOOK_S, what="all sessions live")
-            await self._tell_prices()
             for place in self.world.places.values():
                 await self._equal(place)
         except AssertionError as error:
@@ -157,7 +156,8 @@ class _Soak:
             await place.broker_sim("POST", "/prices", {"freeze": frozen})
 
     async def _tell_prices(self) -> None:
-        """A fault may have taken the last price of a symbol, and no other would come while prices stand still."""
+        """A fault may have taken a symbol's last price, and who subscribes to what the broker thinks it has already is
+        told none: where prices stand still no other would come."""
         first = self.world.first
         for server, quotes in (await first.broker_sim("GET", "/prices"))["servers"].items():
             await first.broker_sim("POST", "/prices", {"quotes": quotes, "server": server})
@@ -170,10 +170,12 @@ class _Soak:
         truths = {user: await place.sim("GET", f"/truth/{place.accounts[user]}") for user in place.users}
         wrong: dict[str, list[str]] = {}
 
-        def equal() -> bool:
+        async def equal() -> bool:
             found = zip(place.users, place.records(), strict=True)
             wrong.clear()
             wrong.update({user: odd for user, record in found if (odd := differences(record, truths[user]))})
+            if wrong:
+                await self._tell_prices()
             return not wrong
 
         await eventually(
