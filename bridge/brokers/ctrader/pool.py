@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 
 from bridge.brokers.base import BrokerFault, ChannelHealth, Environment, FaultKind, Reason, ReasonCode
 from bridge.brokers.ctrader.channel import Channel
@@ -167,6 +168,14 @@ class Pool:
             spots += channel.router.spots
             size += channel.bytes_in
         return frames, spots, size
+
+    def shared(self) -> Counter[str]:
+        """Shared quotes, over the channels that are open: see `CtraderBroker.metrics`."""
+        total: Counter[str] = Counter()
+        for channel in self.channels:
+            if channel.sharing is not None:
+                total.update(channel.sharing.counts())
+        return total
 
     async def close(self) -> None:
         """Close every channel at once."""

@@ -85,6 +85,18 @@ class Sharing:
             self._due = True
             asyncio.get_running_loop().call_soon(self._settle)
 
+    def counts(self) -> dict[str, int]:
+        """See `CtraderBroker.metrics`."""
+        subscriptions, used = self.board.count()
+        classes, apart = self.board.classes.count()
+        return {
+            "quotes_subscriptions": subscriptions,
+            "quotes_used": used,
+            "quotes_classes": classes,
+            "quotes_apart": apart,
+            "quotes_handed_on": self.board.handed_on,
+        }
+
     def account(self, number: int) -> Any:
         """The hub of an account that is on the channel now, if any."""
         return self._accounts.get(number)
