@@ -128,10 +128,11 @@ class _Run:
     async def start(self) -> None:
         async with self._phase("start"):
             begun = time.monotonic()
-            starting = [asyncio.create_task(place.start_all()) for place in self.places.values()]
             limits = {each: self.plan.limit_s(each, self._holders(each), first=True) for each in self.wanted}
-            live = await self._all_live(begun, within_s=2 * max(limits.values()) + 30)
-            await asyncio.gather(*starting)
+            async with asyncio.TaskGroup() as group:
+                for place in self.places.values():
+                    group.create_task(place.start_all())
+                live = await self._all_live(begun, within_s=2 * max(limits.values()) + 30)
             for broker, seconds in live.items():
                 self.verdicts.most(f"{broker}: {self.wanted[broker]:,} live after", seconds, limits[broker], "s", 1)
 
