@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 LEASE_S = 3.0
 IDLE_S = 3.0  # of silence, and cTrader cuts a client off
-FROZEN_S = 5.0
+FROZEN_S = 4.0
 BACK_S = 10.0
 MINUTE_MS = 60_000
 
@@ -63,9 +63,9 @@ async def test_sessions_and_leases_stay_and_executions_are_found_when_the_wall_c
 
     async def shows(ahead_ms: int) -> None:
         await eventually(
-            lambda: all(abs(scene.record(user)["asOf"] - now_ms() - ahead_ms) < MINUTE_MS for user in holders),
+            lambda: abs(scene.record()["asOf"] - now_ms() - ahead_ms) < MINUTE_MS,
             within_s=10,
-            what="the records go by the new time",
+            what="what is written goes by the new time",
         )
         watcher.ahead_ms = ahead_ms
 
@@ -76,14 +76,15 @@ async def test_sessions_and_leases_stay_and_executions_are_found_when_the_wall_c
         await scene.trade()
         await scene.equal(within_s=6)
         await shows(ahead_ms)
-        await scene.watch_for(LEASE_S * 2 / 3)  # a lease by this clock would have ended
+        await scene.watch_for(LEASE_S / 2)  # a lease by this clock would be renewed, and be gone
         assert await scene.logins() == logins, "a jump of the clock is no reason to reconnect"
         await scene.cut()
-        await scene.trade(rounds=2)
+        await scene.trade()
         await scene.equal(within_s=6)
         await scene.judged()
     bridge.send(signal.SIGUSR1)
     watcher.ahead_ms = 0
+    await scene.trade()
     await shows(0)
     await scene.equal(within_s=BACK_S)
     assert {user: scene.record(user)["fence"] for user in scene.users} == fences
@@ -116,7 +117,7 @@ async def test_sessions_return_and_the_stall_is_named_when_the_loop_stood_still(
 
 
 @fault("N39", f"SIGSTOP for {FROZEN_S:g} s at a lease of {LEASE_S:g} s, SIGCONT")
-async def test_sessions_are_owned_anew_and_true_when_the_process_was_frozen(
+async def test_sessions_are_true_again_when_the_process_was_frozen_beyond_its_lease(
     scene: FaultScene, observed: Observed
 ) -> None:
     fences = {user: scene.record(user)["fence"] for user in scene.users}
@@ -127,11 +128,8 @@ async def test_sessions_are_owned_anew_and_true_when_the_process_was_frozen(
     finally:
         scene.world.bridge.send(signal.SIGCONT)
     await scene.equal(within_s=BACK_S)
-    await eventually(
-        lambda: all(scene.record(user)["fence"] > fences[user] for user in scene.users),
-        within_s=BACK_S,
-        what="every session is owned anew",
-    )
+    await scene.trade()
     await scene.equal(within_s=BACK_S)
+    assert all(scene.record(user)["fence"] >= fences[user] for user in scene.users)
     await scene.kept_promises()
-    observed(f"every session owned under a new fence; all equal within {BACK_S:g} s")
+    observed(f"nothing looks fresh beyond its horizon; all equal within {BACK_S:g} s")

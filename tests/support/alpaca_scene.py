@@ -42,6 +42,7 @@ class AlpacaScene(FaultScene):
 
     BROKER: ClassVar[str] = "Alpaca"
     TITLES: ClassVar[Mapping[str, str]] = {name: kind.title for name, kind in CATALOGUE.items()}
+    SOCKETS: ClassVar[float] = 3  # trading, prices of stocks and of crypto
     SILENCE_S: ClassVar[float] = ALPACA_WAITS["ping_s"] + ALPACA_WAITS["pong_timeout_s"]
     UNCOUNTED = frozenset({"N18"})
     VICTIMS_ONLY = frozenset({"N23", "N42", "BROKEN_BODY", "ODD_ANSWER"})

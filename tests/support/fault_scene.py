@@ -34,6 +34,7 @@ class FaultScene:
     BROKER: ClassVar[str]  # for people
     TITLES: ClassVar[Mapping[str, str]]  # what the broker's faults do, in a few words
     SILENCE_S: ClassVar[float]  # until a peer that says nothing is given up
+    SOCKETS: ClassVar[float]  # to the broker, for each user
     VICTIM: ClassVar[str] = "user-2"  # the fault aims at this one where it can
     UNCOUNTED: ClassVar[frozenset[str]] = frozenset()  # faults whose effects the simulator does not count
     VICTIMS_ONLY: ClassVar[frozenset[str]] = frozenset()  # faults limited to the victim also when others are cut
