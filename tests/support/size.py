@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.measures import Metrics, Usage, grown, percentile, quantile, read_metrics, total, usage
-from tests.support.size_load import Load, all_of
+from tests.support.size_load import Load, all_of, start_all
 from tests.support.storm import differences
 from tests.support.verdicts import Verdicts
 from tests.support.world import World, running_world
@@ -131,7 +131,7 @@ class _Run:
             limits = {each: self.plan.limit_s(each, self._holders(each), first=True) for each in self.wanted}
             async with asyncio.TaskGroup() as group:
                 for place in self.places.values():
-                    group.create_task(place.start_all())
+                    group.create_task(start_all(place))
                 live = await self._all_live(begun, within_s=2 * max(limits.values()) + 30)
             for broker, seconds in live.items():
                 self.verdicts.most(f"{broker}: {self.wanted[broker]:,} live after", seconds, limits[broker], "s", 1)

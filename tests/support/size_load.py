@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from tests.support.world import World
+from tests.support.world import APP_KEY, World
 
 AT_ONCE = 16
 PAIRS = ("GBPUSD", "USDJPY")  # beside EURUSD, by turns
@@ -32,6 +32,18 @@ async def all_of(work: Iterable[Callable[[], Awaitable[Any]]], *, at_once: int =
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(gated(one)) for one in work]
     return [task.result() for task in tasks]
+
+
+async def start_all(place: World) -> None:
+    """Start everybody, as callers who ask again when they are told that there is no room at the moment."""
+
+    async def one(user: str) -> None:
+        body = {"userId": user, "broker": place.broker, "environment": "demo"}
+        while (answer := await place.api("POST", "/api/start-session", key=APP_KEY, body=body))["_status"] != 202:
+            assert answer["_status"] in (429, 503), answer
+            await asyncio.sleep(0.5)  # until there may be room
+
+    await all_of([partial(one, user) for user in place.users])
 
 
 class Load:
