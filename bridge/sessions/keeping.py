@@ -235,9 +235,12 @@ class Keeper:
         if not row.wanted:
             return self._end_left_over(row)
         self._roster.run(row, resumed=True)
+        self._take_down(row)
+        return True
+
+    def _take_down(self, row: StoredSession) -> None:
         detail: Detail = {**_about(row), **({"fence": row.fence, "owner": row.owner} if row.owner else {})}
         self._audit.record(Action.RESUME, user_key=row.user_key, actor="bridge", detail=detail)
-        return True
 
     def _bring_back(self, row: StoredSession) -> bool:
         return self._roster.find(row) is None and self.take_up(row)
@@ -270,7 +273,9 @@ class Keeper:
                 known = await self._desired.known(*where)
                 self._roster.doubts.discard(where)
                 if not self._supervisor.machine.draining:
-                    self._roster.settle(where, [row for row in known.sessions if row.broker in self._brokers])
+                    rows = [row for row in known.sessions if row.broker in self._brokers]
+                    for taken in self._roster.settle(where, rows):
+                        self._take_down(taken)
 
     # ------------------------------------------------------------ noting
 

@@ -83,7 +83,7 @@ class Roster:
             session.reason, session.ended_at = reason, session.started_at
             self._supervisor.machine.open_record(session)
         elif session.state is State.STOPPED:  # how it ended is known already
-            session.command = row.command
+            self._follow(session, row)
             return session
         self._supervisor.stop(session, reason)
         self._follow(session, row)
@@ -115,8 +115,12 @@ class Roster:
         if session is not None and (row.wanted or session.state is not State.STOPPED):
             self._supervisor.let_go(session)
 
-    def settle(self, where: Where, rows: Sequence[StoredSession]) -> None:
-        """Follow all that is stored of a user at a broker, where it differs from what runs."""
+    def settle(self, where: Where, rows: Sequence[StoredSession]) -> list[StoredSession]:
+        """Follow all that is stored of a user at a broker, where it differs from what runs.
+
+        Returns the rows whose sessions were taken up with this: nothing ran for them here.
+        """
+        taken: list[StoredSession] = []
         stored = {row.account_id for row in rows}
         for session in self._table.of(*where):
             if session.account_id not in stored:
@@ -132,6 +136,9 @@ class Roster:
                 self.end(row)
             elif self.is_ours(row):
                 self.run(row)
+                if running is None:
+                    taken.append(row)
+        return taken
 
     def forget(self, where: Where) -> list[asyncio.Task[Any]]:
         """Forget all of a user at a broker; returns the tasks that see to the last records."""
