@@ -51,17 +51,16 @@ class Upkeep:
         """`feed` brings the subscriptions in step with what is held. Raises BrokerFault."""
         self._hub = hub
         self._feed = feed
-        self._following = False
+        self._following: asyncio.Task[None] | None = None
         self._repair_timer: asyncio.TimerHandle | None = None
 
     def follow(self) -> None:
         """Keep the price subscriptions in step with what is held, and describe what orders wait for."""
         hub = self._hub
-        if not hub.live or self._following:
+        if not hub.live or (self._following is not None and not self._following.done()):
             return
         if hub.unfed(needed_quotes(hub.mirror)) or _nameless(hub.mirror):
-            self._following = True
-            hub.context.tasks.start(self._follow(), name=f"follow-{hub.number}")
+            self._following = hub.context.tasks.start(self._follow(), name=f"follow-{hub.number}")
 
     def reread(self, symbol_ids: tuple[int, ...]) -> None:
         """The broker changed these symbols."""
@@ -84,22 +83,19 @@ class Upkeep:
             self._repair_timer = None
 
     async def _follow(self) -> None:
-        try:
-            for delay_s in _FOLLOW_DELAYS_S:
-                await asyncio.sleep(delay_s)
-                if not self._hub.live:
-                    return
-                try:
-                    await self._feed()
-                except BrokerFault as fault:
-                    self._failed(fault)
-                else:
-                    self._hub.mirror.mark_dirty()  # what was read before may have lacked a name
-                    return
-            if (sharing := self._hub.sharing) is not None:
-                sharing.gave_up(self._hub.number)
-        finally:
-            self._following = False
+        for delay_s in _FOLLOW_DELAYS_S:
+            await asyncio.sleep(delay_s)
+            if not self._hub.live:
+                return
+            try:
+                await self._feed()
+            except BrokerFault as fault:
+                self._failed(fault)
+            else:
+                self._hub.mirror.mark_dirty()  # what was read before may have lacked a name
+                return
+        if (sharing := self._hub.sharing) is not None:
+            sharing.gave_up(self._hub.number)
 
     async def _reread(self, symbol_ids: tuple[int, ...]) -> None:
         if self._hub.market is None:
