@@ -7,9 +7,13 @@ Each keeps its records in a database of its own on the same Valkey. Invariant: a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import sys
+import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +23,6 @@ import psutil
 from bridge.embedded.surroundings import free_port
 from scripts.benchmarks.children import Child, program
 from scripts.benchmarks.crowd import start
-from scripts.benchmarks.measure import on_core
 from scripts.benchmarks.serving import production_reconcile_s
 from tests.support.official_client import PEERS_PROJECT, official_client_python, peers_node
 from tests.support.processes import ROOT, bridge_process
@@ -27,7 +30,7 @@ from tests.support.world import OPS_KEY, World
 
 LIVE_WITHIN_S = 240.0
 DIALS_PER_SECOND = 200
-MEASURED_CORE = 0  # of every program that is measured; broker and store run on the other
+MEASURED_CORE = 0  # of every program while it is measured; broker and store run on the other
 
 
 class Arm(Protocol):
@@ -97,9 +100,7 @@ async def our_bridge(
     else:
         more["BENCH_RECONCILE_FLOOR_S"] = str(production_reconcile_s(sessions))
     running = bridge_process("serve", env={**world.env, **more, **env}, module="scripts.benchmarks.serving")
-    async with AsyncExitStack() as stack:
-        with on_core(MEASURED_CORE):
-            process = await stack.enter_async_context(running)
+    async with running as process:
         beside = replace(world, bridge=process, url=f"http://127.0.0.1:{port}")
         await beside.ready()
         yield OurBridge(name, database, beside)
@@ -113,7 +114,7 @@ async def node_bridge(world: World, name: str, database: int, folder: Path) -> A
     known = {"url": f"ws://127.0.0.1:{world.ports['ctrader']}", "redis": database_url(world, database)}
     parameters.write_text(json.dumps({**known, **_application(world), "protos": str(ROOT), "users": _users(world)}))
     command = (str(node.program), str(PEERS_PROJECT / "bridge.cjs"), str(parameters))
-    async with program(*command, core=MEASURED_CORE, env={"NODE_PATH": str(node.modules)}) as child:
+    async with program(*command, env={"NODE_PATH": str(node.modules)}) as child:
         await child.answer()
         yield Peer(name, database, child)
 
@@ -126,7 +127,7 @@ async def official_client(world: World, name: str, folder: Path) -> AsyncIterato
     known = {"host": "127.0.0.1", "port": world.ports["ctrader"]}
     parameters.write_text(json.dumps({**known, **_application(world), "users": await _with_symbols(world)}))
     command = (str(python), str(PEERS_PROJECT / "ctrader_fan.py"), str(parameters))
-    async with program(*command, core=MEASURED_CORE) as child:
+    async with program(*command) as child:
         await child.answer()
         yield Peer(name, None, child)
 
@@ -137,6 +138,8 @@ def database_url(world: World, database: int) -> str:
 
 def cpu_s(pid: int) -> float:
     """Processor time of all threads of a process so far."""
+    if sys.platform == "linux":
+        return time.clock_gettime((~pid << 3) | 2)  # its own clock, in ns (clock_getcpuclockid); else steps of 10 ms
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
@@ -159,6 +162,24 @@ async def _with_symbols(world: World) -> list[dict[str, Any]]:
     servers = {row["accountId"]: row["server"] for row in (await world.sim("GET", "/ctrader/accounts"))["accounts"]}
     ids = await world.sim("GET", "/feed/symbols")
     return [user | {"symbols": ids[servers[str(user["account"])]]} for user in _users(world)]
+
+
+async def formed(world: World, arm: Arm, users: int) -> None:
+    """Tell the broker which of its connections are this program's. RuntimeError when it does not follow all users."""
+    ports = [each.laddr.port for each in psutil.Process(arm.pid).net_connections("tcp4") if each.raddr]
+    told = await world.sim("POST", "/feed/arm", {"name": arm.name, "ports": ports})
+    if told["accounts"] != users:
+        raise RuntimeError(f"{arm.name} follows {told['accounts']} of {users} accounts")
+
+
+def keep_on_core(pid: int, number: int) -> None:
+    """Keep a process with all its threads on one core, where the system can."""
+    if sys.platform != "linux":
+        return
+    core = {sorted(os.sched_getaffinity(0))[number % len(os.sched_getaffinity(0))]}
+    for thread in psutil.Process(pid).threads():
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(thread.id, core)
 
 
 def raise_file_limit() -> None:

@@ -3,7 +3,7 @@
 Several bridges can log in to it and are then fed in turns: each the same events, at the same pace, one account after
 the other. Its admin HTTP gets four more routes:
 
-- `POST /sim/feed/arm {"name"}`: everything that is logged in by now and belongs to no arm yet is that arm; answers
+- `POST /sim/feed/arm {"name", "ports"}`: the clients that dialled from these ports are that arm from now on; answers
   with its connections and accounts.
 - `POST /sim/feed {"arm", "perSecond"}`: feed this arm so many events a second from now on (0: nobody), evenly, in
   steps of 5 ms; answers with the number of events sent to it so far.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -56,7 +56,7 @@ class Arm:
     targets: list[Target]
     next: Iterator[tuple[int, Target]]
     connections: int
-    sent: int = 0
+    sent: int
 
 
 @dataclass(slots=True)
@@ -68,25 +68,20 @@ class Tap:
     fed: Arm | None = None
     per_second: float = 0.0
     task: asyncio.Task[None] | None = None
-    _taken: set[int] = field(default_factory=set)  # numbers of connections that belong to an arm
 
-    def form(self, name: str) -> Arm:
-        """Whoever is logged in and in no arm yet, in the order of accounts."""
-        hub = self.actions.services.hub
-        new = [each for each in hub.connections.values() if each.authorisations and each.number not in self._taken]
+    def form(self, name: str, ports: Collection[int]) -> Arm:
+        """Who is logged in from these ports and listens to prices, in the order of accounts."""
+        theirs = [each for each in self.actions.services.hub.connections.values() if _port(each) in ports]
         targets = [
             Target(each, authorisation.account_id, self._symbols(authorisation.account_id))
-            for each in new
+            for each in theirs
             for authorisation in each.authorisations.values()
             if authorisation.spots
         ]
-        self._taken |= {each.number for each in new}
-        if name in self.arms:  # it has grown
-            targets = self.arms[name].targets + targets
-            new += {each.connection.number: each.connection for each in self.arms[name].targets}.values()
         targets.sort(key=lambda target: target.account)
-        arm = Arm(targets, zip(itertools.count(), itertools.cycle(targets), strict=False), len({c.number for c in new}))
-        self.arms[name] = arm
+        sent = self.arms[name].sent if name in self.arms else 0
+        turns = zip(itertools.count(sent), itertools.cycle(targets), strict=False)
+        arm = self.arms[name] = Arm(targets, turns, len({id(target.connection) for target in targets}), sent)
         return arm
 
     def _symbols(self, account_id: int) -> Iterator[tuple[int, int, int]]:
@@ -126,13 +121,20 @@ class Tap:
         arm.sent += 1
 
 
+def _port(connection: Connection) -> int:
+    """The port it came from."""
+    found: int = connection._transport.get_extra_info("peername")[1]  # what no part of the simulator needs to know
+    return found
+
+
 def with_feed(actions: Actions, alpaca: AlpacaActions, make_app: Any = bridge.simulator.running.make_app) -> Any:
     """The simulator's admin application with our routes."""
     app = make_app(actions, alpaca)
     tap = Tap(actions)
 
     async def form(request: web.Request) -> web.Response:
-        arm = tap.form((await read_json(request))["name"])
+        body = await read_json(request)
+        arm = tap.form(body["name"], set(body["ports"]))
         return send_json({"connections": arm.connections, "accounts": len(arm.targets)})
 
     async def feed(request: web.Request) -> web.Response:

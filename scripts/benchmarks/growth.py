@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.fan_in import fed, feeding_world
-from scripts.benchmarks.fan_in_arms import Arm, node_bridge, our_bridge
+from scripts.benchmarks.fan_in_arms import MEASURED_CORE, Arm, keep_on_core, node_bridge, our_bridge
 from scripts.benchmarks.measure import rss_kib
 from tests.support.world import World
 
@@ -72,7 +72,7 @@ async def _over_users(plan: Plan, world: World, folder: Path) -> dict[str, Line]
             for arm in arms:
                 await _grown(world, arm, users)
             for arm in arms:
-                lines[arm.name].append(await _point(plan, world, arm, users, users * plan.base_events))
+                lines[arm.name].append(await _point(plan, world, arm, users, users, plan.base_events))
     return lines
 
 
@@ -81,11 +81,11 @@ async def _over_content(plan: Plan, world: World) -> tuple[Line, Line]:
     users = plan.base_users
     async with our_bridge(world, "content", 3, sessions=users) as arm:
         await _grown(world, arm, users)
-        events = [await _point(plan, world, arm, each, users * each) for each in plan.events]
+        events = [await _point(plan, world, arm, each, users, each) for each in plan.events]
         positions = []
         for each in plan.positions:
             await _hold(world, users, each)
-            positions.append(await _point(plan, world, arm, each, users * plan.base_events))
+            positions.append(await _point(plan, world, arm, each, users, plan.base_events))
     await _hold(world, users, plan.base_positions)
     return positions, events
 
@@ -97,23 +97,21 @@ async def _over_intervals(plan: Plan, world: World) -> Line:
         env = {"CACHE_FLUSH_INTERVAL": f"{seconds:g}"}
         async with our_bridge(world, name, 4 + place, sessions=users, **env) as arm:
             await _grown(world, arm, users)
-            line.append(await _point(plan, world, arm, seconds, users * plan.events_at_intervals))
+            line.append(await _point(plan, world, arm, seconds, users, plan.events_at_intervals))
     return line
 
 
 async def _grown(world: World, arm: Arm, users: int) -> None:
     await arm.grow(users)
-    formed = await world.sim("POST", "/feed/arm", {"name": arm.name})
-    if formed["accounts"] != users:
-        raise RuntimeError(f"{arm.name} follows {formed['accounts']} of {users} accounts")
+    keep_on_core(arm.pid, MEASURED_CORE)
 
 
 async def _hold(world: World, users: int, each: int) -> None:
     await world.sim("POST", "/feed/hold", {"users": users, "each": each})
 
 
-async def _point(plan: Plan, world: World, arm: Arm, x: float, per_second: float) -> Point:
-    reading = await fed(world, arm, per_second, plan.window_s, plan.warm_s)
+async def _point(plan: Plan, world: World, arm: Arm, x: float, users: int, each: float) -> Point:
+    reading = await fed(world, arm, users, each, plan.window_s, plan.warm_s)
     memory = {"rssMib": rss_kib(arm.pid) / 1024}
     return {"x": x, "cpuPercent": reading["cpuPercent"], "cpuUs": reading["cpuUs"], **memory}
 
