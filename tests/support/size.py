@@ -25,6 +25,7 @@ from tests.support.world import World, running_world
 FIRST, SECOND = "ctrader", "alpaca"
 TO_LIVE, FOR_PRICES, FOR_LIST = 3, 1, 1  # requests: authorise, trader, reconcile; prices when it holds; first time only
 SLOTS = {FIRST: 200, SECOND: 20}  # logins in work at once: by so many places one may pass another
+UNLIMITED = "tests.support.unlimited_bridge"  # who starts ten thousand is not to wait for 100 a second
 LOOK_S = 0.5
 SAMPLE_EVERY_S, SAMPLED = 2.0, 500
 EQUAL_WITHIN_S = 80.0  # prices that stand still are told once more by the second broker's polls; a reconcile, 72 s
@@ -59,13 +60,13 @@ class Plan:
     def limit_s(self, broker: str, holders: int, *, first: bool = False) -> float:
         """How long all may take to be live (DESIGN §15)."""
         if broker == SECOND:
-            return 1.1 * self.second_users / self.dials + 5
+            return 1.1 * self.second_users / self.dials + 10  # who traded at the cut may have to wait for REST, 5 s
         requests = self.users * (TO_LIVE + FOR_LIST * first) + holders * FOR_PRICES
         return 1.1 * requests / self.rate + 5
 
 
 @asynccontextmanager
-async def size_world(folder: Path, plan: Plan) -> AsyncIterator[World]:
+async def size_world(folder: Path, plan: Plan, *, bridge_module: str = UNLIMITED) -> AsyncIterator[World]:
     """One user more than take part: the price streams of the second broker are opened with that one's key."""
     house = plan.users + 1
     env = {
@@ -82,7 +83,7 @@ async def size_world(folder: Path, plan: Plan) -> AsyncIterator[World]:
         requests_per_second=plan.requests_per_second,
         simulator_arguments=("--speed", str(plan.speed)),
         bridge_env=env,
-        bridge_module="tests.support.unlimited_bridge",  # who starts ten thousand is not to wait for 100 a second
+        bridge_module=bridge_module,
     ) as world:
         world.users = world.users[:-1]
         yield world

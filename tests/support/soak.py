@@ -44,13 +44,14 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, how many, and which deeds: `seed` decides them."""
+    """How long, how many, and which deeds: `seed` decides them; with `rough` things go wrong, too."""
 
     minutes: float = 10.0
     users: int = 24
     second_users: int = 8
     seed: int = 1
     rounds: int | None = None  # at most
+    rough: bool = True
 
 
 async def run_soak(world: SoakWorld, plan: Plan, verdicts: Verdicts, say: Say = lambda line: None) -> None:
@@ -80,7 +81,7 @@ class _Soak:
         end = self.begun + 60 * self.plan.minutes
         while time.monotonic() < end and self.rounds != self.plan.rounds:
             self.rounds += 1
-            chosen = soak_deeds.choose(self.rng)
+            chosen = soak_deeds.choose(self.rng, rough=self.plan.rough)
             names = ", ".join(deed.__name__ for deed in chosen)
             self.deeds.update(deed.__name__ for deed in chosen)
             generators = [random.Random(self.rng.getrandbits(64)) for _ in chosen]

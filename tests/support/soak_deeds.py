@@ -143,10 +143,10 @@ ROUGH: Mapping[Deed, int] = {
 }
 
 
-def choose(rng: random.Random) -> list[Deed]:
-    """A round: some ordinary life, and mostly one thing that goes wrong."""
+def choose(rng: random.Random, *, rough: bool = True) -> list[Deed]:
+    """A round: some ordinary life, and mostly one thing that goes wrong, unless it must not."""
     chosen = rng.choices(list(CALM), list(CALM.values()), k=3)
-    if rng.random() < 0.8:
+    if rough and rng.random() < 0.8:
         chosen += rng.choices(list(ROUGH), list(ROUGH.values()), k=1)
     return list(dict.fromkeys(chosen))
 
