@@ -37,6 +37,7 @@ async def crowd(
     speed: float = 1.0,
     env: Mapping[str, str] | None = None,
     holding: float = 1.0,
+    bridge_module: str = "bridge",
 ) -> AsyncIterator[World]:
     """A running world whose users, or the first `holding` share of them, hold two positions; no session is started."""
     with tempfile.TemporaryDirectory() as folder:
@@ -46,6 +47,7 @@ async def crowd(
             requests_per_second=requests_per_second,
             simulator_arguments=("--speed", str(speed)),
             bridge_env={"API_KEYS": admitted(), "LOG_LEVEL": "WARNING", **(env or {})},
+            bridge_module=bridge_module,
         ) as world:
             await _open_positions(world, world.users[: round(users * holding)])
             yield world

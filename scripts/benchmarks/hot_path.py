@@ -60,7 +60,7 @@ async def compared(frames: int, rounds: int) -> list[Row]:
 
 
 @asynccontextmanager
-async def receiving() -> AsyncIterator[tuple[dict[str, Any], str, Child]]:
+async def receiving(module: str = "hot_path_sender") -> AsyncIterator[tuple[dict[str, Any], str, Child]]:
     """A simulator behind a sender: the sender's ports (and the simulator's admin address), an account, the sender."""
     with tempfile.TemporaryDirectory() as folder:
         async with bridge_process(
@@ -71,7 +71,7 @@ async def receiving() -> AsyncIterator[tuple[dict[str, Any], str, Child]]:
             address = f"http://127.0.0.1:{ports['admin']}"
             async with aiohttp.ClientSession(address, raise_for_status=True) as admin:
                 account = await _account_with_positions(admin)
-            async with child("hot_path_sender", f"ws://127.0.0.1:{ports['ctrader']}", core=1) as sender:
+            async with child(module, f"ws://127.0.0.1:{ports['ctrader']}", core=1) as sender:
                 yield {**await sender.answer(), "admin": address}, account, sender
 
 

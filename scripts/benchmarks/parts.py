@@ -21,6 +21,8 @@ from scripts.benchmarks import (
     memory,
     official_prices,
     recovery,
+    runtime,
+    transports,
 )
 from scripts.benchmarks.crowd import crowd, start
 from scripts.benchmarks.report import Row
@@ -35,6 +37,8 @@ ALONE: dict[str, Callable[[bool], Awaitable[list[Row]]]] = {
     "cuts": recovery.single_cuts,
     "channels": channels.measure,
     "freshness": freshness.measure,
+    "transports": transports.measure,
+    "runtime": runtime.measure,
     "alpaca-events": alpaca_events.measure,
     "alpaca-memory": alpaca_memory.measure,
 }
@@ -45,7 +49,7 @@ ON_THE_CROWD: dict[str, Callable[[World, bool], Awaitable[list[Row]]]] = {
 }
 NAMES = (
     *("hot-path", "official-prices", "fan-in", "memory", "flush", "cuts", "channels", "mass-cut", "freshness"),
-    *("event-store", "account", "alpaca-events", "alpaca-memory"),
+    *("event-store", "account", "alpaca-events", "alpaca-memory", "transports", "runtime"),
 )
 
 Part = tuple[tuple[str, ...], Callable[[], Awaitable[dict[str, list[Row]]]]]
