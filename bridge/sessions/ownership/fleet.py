@@ -58,7 +58,10 @@ class Fleet(Protocol):
     async def look(
         self, owner: str, *, brokers: Sequence[str], renew_s: float | None, sessions: Mapping[str, int] | None = None
     ) -> FleetLook:
-        """Remove leases that have ended, and look around. `renew_s`: renew the lease for so long, in the same step."""
+        """Remove leases that have ended, and look around. `renew_s`: renew the lease for so long, in the same step.
+
+        `sessions`: by "broker status", what this process tells the others of its own; None: what it said last.
+        """
 
     async def processes(self) -> tuple[list[ProcessRow], int]:
         """Every process, and how many sessions have no owner."""

@@ -12,7 +12,7 @@ from bridge.runtime.clock import Clock
 from bridge.sessions.desired import Identity, StoredSession
 from bridge.sessions.ownership.fleet import FleetLook, ProcessRow
 from bridge.sessions.ownership.placing import chosen_process, named_process, someone_else_serves
-from bridge.sessions.ownership.shares import Member, Reading
+from bridge.sessions.ownership.shares import Member, Reading, backlog
 from bridge.sessions.remembered import DesiredInMemory
 from core.errors import NotFound
 
@@ -52,7 +52,8 @@ class FleetInMemory:
         mine = self._processes.get(owner)
         if mine is not None and renew_s is not None:
             mine.expires_at_ms, mine.renewed_at_ms = now_ms + round(renew_s * 1000), now_ms
-            mine.sessions = dict(sessions or {})
+        if mine is not None and sessions is not None:
+            mine.sessions = dict(sessions)
         rows, unowned = await self.processes()
         free = self._free(owner, brokers)
         members = tuple(self._members())
@@ -169,6 +170,7 @@ class FleetInMemory:
                 one.draining,
                 age_s=(now_ms - one.started_at_ms) / 1000,
                 left_s=(one.expires_at_ms - now_ms) / 1000,
+                backlog=backlog(self._load(name), one.sessions),
             )
             for name, one in self._processes.items()
         ]

@@ -17,7 +17,7 @@ from bridge.sessions.desired import Identity, StoredSession
 from bridge.sessions.ownership.fencing import RecordFences
 from bridge.sessions.ownership.fleet import FleetLook, ProcessRow
 from bridge.sessions.ownership.placing import chosen_process, named_process, someone_else_serves
-from bridge.sessions.ownership.shares import Member, Reading
+from bridge.sessions.ownership.shares import Member, Reading, backlog
 from bridge.sessions.rows import IN_ORDER, SELECT, stored
 from core.errors import NotFound
 
@@ -30,6 +30,9 @@ values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
 on conflict (owner) do update set expires_at = excluded.expires_at
 """
 _BURY = """
+with told as (
+  update public.bridge_processes set sessions = $2::json where owner = $1 and sessions::text <> $2::text
+)
 delete from public.bridge_processes where owner <> $1 and expires_at <= clock_timestamp() returning owner
 """
 _RENEW = """
@@ -37,7 +40,8 @@ with buried as (
   delete from public.bridge_processes where owner <> $1 and expires_at <= clock_timestamp() returning owner
 ), renewed as (
   update public.bridge_processes
-  set expires_at = clock_timestamp() + make_interval(secs => $2), renewed_at = clock_timestamp(), sessions = $3::json
+  set expires_at = clock_timestamp() + make_interval(secs => $2), renewed_at = clock_timestamp(),
+    sessions = coalesce($3::json, sessions)
   where owner = $1
 )
 select owner from buried
@@ -160,11 +164,12 @@ class FleetTable:
         self, owner: str, *, brokers: Sequence[str], renew_s: float | None, sessions: Mapping[str, int] | None = None
     ) -> FleetLook:
         pool = self._database if renew_s is None else self._leases
+        told = None if sessions is None else orjson.dumps(sessions).decode()
         async with pool.transaction(timeout_s=LOOK_S) as connection:
             if renew_s is None:
-                buried = await connection.fetch(_BURY, owner)
+                buried = await connection.fetch(_BURY, owner, told)
             else:
-                buried = await connection.fetch(_RENEW, owner, renew_s, orjson.dumps(sessions or {}).decode())
+                buried = await connection.fetch(_RENEW, owner, renew_s, told)
             rows = await connection.fetch(_PROCESSES, list(brokers))
             counts = await connection.fetchrow(_FREE_COUNTS, owner, list(brokers))
             moves = await connection.fetch(_MOVES, owner, MOVES_AT_ONCE)
@@ -250,7 +255,10 @@ def _columns(identities: Sequence[Identity]) -> list[list[str]]:
 
 def _member(row: Row) -> Member:
     return Member(
-        row["owner"], row["capacity"], row["load"], row["draining"], age_s=row["age_s"], left_s=row["left_ms"] / 1000
+        *(row["owner"], row["capacity"], row["load"], row["draining"]),
+        age_s=row["age_s"],
+        left_s=row["left_ms"] / 1000,
+        backlog=backlog(row["load"], orjson.loads(row["sessions"])),
     )
 
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 CLAIM_AT_ONCE = 500
 BREATH_S = 0.05  # between two looks, so that many notices cost one
-BUSY_S = 1.0  # until the next look while sessions move
+BUSY_S = 1.0  # until the next look while sessions move or wait for their logins, of which the others are told
 EXPIRY_S = 0.2  # after another process's lease has ended, at most: then its sessions are free
 
 
@@ -241,8 +241,8 @@ class Steward:
             return
 
     async def _round(self) -> bool:
-        """One look, and what follows from it. True when sessions moved."""
-        look = await self.fleet.look(self._standing.owner, brokers=self._brokers, renew_s=None)
+        """One look, and what follows from it. True while sessions move, come in, or wait for others to catch up."""
+        look = await self.fleet.look(self._standing.owner, brokers=self._brokers, renew_s=None, sessions=self._counts())
         self._seen(look)
         if not look.alive:
             return False  # the renewal will find out, and begin anew
@@ -259,7 +259,9 @@ class Steward:
             self.counters["hand_overs"] += given_up
             moved += given_up
         await self._reclaim()
-        return moved > 0
+        mine = look.reading.member(self._standing.owner)
+        waiting = decision.more or bool(self._handing.unreleased) or (mine is not None and mine.backlog > 0)
+        return moved > 0 or waiting
 
     def _seen(self, look: FleetLook) -> None:
         self.look = look

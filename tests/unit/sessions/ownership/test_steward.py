@@ -9,6 +9,7 @@ import pytest
 
 from bridge.cache.record import make_record
 from bridge.cache.store import Stored
+from bridge.sessions.ownership import handing
 from bridge.sessions.ownership.fleet_in_memory import FleetInMemory
 from core.errors import Unavailable
 from tests.support.fake_broker import FakeCredentials, LoopClock, credential
@@ -258,6 +259,23 @@ async def test_drained_process_gives_everything_up_bit_by_bit_and_takes_nothing(
         await place.fleet.drain(one.standing.owner, draining=False)
         await asyncio.sleep(60)
         assert len(place.live(one)) >= 9
+
+
+async def test_session_that_is_still_logging_out_is_not_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handing, "HAND_OVER_S", 1.0)
+    async with a_place() as place:
+        await place.wanted(*USERS)
+        one = await place.join()
+        await asyncio.sleep(5)
+        two = await place.join()
+        await asyncio.sleep(1)
+        one.broker.logout_s = 4.5
+        await place.fleet.drain(one.standing.owner, draining=True)
+        await asyncio.sleep(4)
+        assert {row.owner for row in place.desired.rows()} == {one.standing.owner}
+        assert (place.live(two), one.broker.logouts != []) == (set(), True)
+        await asyncio.sleep(8)
+        assert place.live(two) == set(USERS)
 
 
 async def test_session_moves_where_an_operator_wants_it_and_stays_there() -> None:
