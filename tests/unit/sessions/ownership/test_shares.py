@@ -176,8 +176,6 @@ def test_no_more_is_given_up_than_the_takers_log_in() -> None:
     assert decide(both, "a", ttl_s=TTL_S, waiting_s=0) == Decision(give_up=5, more=True)
     busy = (replace(fast, backlog=99), replace(slow, backlog=99))
     full = replace(reading, members=(member("a", 280, draining=True), *busy))
-        reading, members=(member("a", 280, draining=True), replace(fast, backlog=99), replace(slow, backlog=99))
-    )
     assert decide(full, "a", ttl_s=TTL_S, waiting_s=0) == Decision(more=True)
 
 
