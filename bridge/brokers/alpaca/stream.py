@@ -122,6 +122,9 @@ class TradingStream:
                 await socket.close()
         except TimeoutError:
             socket.abort()
+        except asyncio.CancelledError:  # no more time is given: nobody may be logged in here afterwards
+            socket.abort()
+            raise
 
     # ------------------------------------------------------------ what arrives
 

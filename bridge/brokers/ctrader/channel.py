@@ -78,6 +78,7 @@ class Channel:
         self.sharing = Sharing(settings, self.router.routes) if settings.quotes is Quotes.SHARED else None
         self.up = False
         self.retired = False  # the broker allows fewer channels: accounts move away at their next login
+        self.unsure = False  # a logout was not confirmed: the broker may believe that somebody is logged in here
         self.accounts = 0  # accounts assigned to this channel, authorised or not
         self.bytes_in = 0
         self._socket: Socket | None = None
@@ -196,6 +197,9 @@ class Channel:
                 await socket.close()
         except TimeoutError:
             socket.abort()
+        except asyncio.CancelledError:  # no more time is given: nobody may be logged in here afterwards
+            socket.abort()
+            raise
 
     def ended(self, socket: Socket) -> None:
         """The peer closed, or the transport is gone."""
@@ -226,7 +230,7 @@ class Channel:
     def _forget(self, socket: Socket) -> None:
         if self._socket is socket:
             self._socket = None
-        self.up = False
+        self.up = self.unsure = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

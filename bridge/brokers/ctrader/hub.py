@@ -213,10 +213,11 @@ class AccountHub:
         try:
             async with asyncio.timeout(timeout_s):
                 reply = messages_pb2.ProtoOAAccountLogoutRes
-                await channel.call(request, reply, Priority.AUTH, timeout_s, self.number)
+                await channel.call(request, reply, Priority.LOGOUT, timeout_s, self.number)
                 await self._logged_out  # only the event makes it final (ctrader.md §2.2)
         except (BrokerFault, TimeoutError):
             self.context.stats.count("logouts_unconfirmed")
+            channel.unsure = True
         finally:
             self._logged_out = None
 

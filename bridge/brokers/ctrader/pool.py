@@ -71,10 +71,12 @@ class Pool:
         return channel
 
     def release(self, channel: Channel) -> None:
-        """An account left its channel. An empty one closes by itself after a while."""
+        """An account left its channel. An empty one closes when it is one too many, or when the broker may believe that
+        somebody is logged in there."""
         self._accounts -= 1
         channel.accounts -= 1
-        if channel.accounts == 0 and (channel.retired or len(self.channels) > self._settings.channels):
+        too_many = channel.retired or len(self.channels) > self._settings.channels
+        if channel.accounts == 0 and (too_many or channel.unsure):
             self._remove(channel)
 
     def any(self) -> Channel:

@@ -111,6 +111,7 @@ def test_classes_leave_in_order_when_all_wait(make: Make) -> None:
         Priority.SNAPSHOT,
         Priority.AUTH,
         Priority.AUTH_AT_RISK,
+        Priority.LOGOUT,
         Priority.ORDER,
     ]
     for kind, priority in enumerate(classes):
