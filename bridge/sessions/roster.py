@@ -135,9 +135,9 @@ class Roster:
             if not row.wanted:
                 self.end(row)
             elif self.is_ours(row):
-                self.run(row)
-                if running is None:
+                if running is None or running.state is State.STOPPED:
                     taken.append(row)
+                self.run(row)
         return taken
 
     def forget(self, where: Where) -> list[asyncio.Task[Any]]:

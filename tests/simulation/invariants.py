@@ -166,7 +166,8 @@ def no_invention(world: World, store: str, key: str, document: Any, *, written: 
         since = world.watcher.torn_since.setdefault((store, key), now)
         world.sometimes("written between two events")
         if now - since > TORN_S[broker]:
-            world.report(2, f"{key} shows what the account never held: {_content(document)}, not {world.truth_of(key)}")
+            shown_now, truth = cut_of(document, now), cut_of(world.ledgers.truth(broker, account_id), now)
+            world.report(2, f"{key} shows what the account never held: {shown_now}, not {truth}")
         return
     if written:
         world.watcher.torn_since.pop((store, key), None)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CUTS_KEPT = 400
-POSITION = ("symbol", "side", "units", "entryPrice", "stopLoss", "takeProfit")
-ORDER = ("symbol", "side", "type", "units", "filledUnits", "limitPrice", "stopPrice")
+# the name of what is traded may be unknown for a while, and the id says as much
+POSITION = ("side", "units", "entryPrice", "stopLoss", "takeProfit")
+ORDER = ("side", "type", "units", "filledUnits", "limitPrice", "stopPrice")
 
 
 @dataclass(frozen=True, slots=True)

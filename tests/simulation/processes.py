@@ -189,14 +189,14 @@ class BridgeProcess:
         await self._in_time(self.service.drain(sessions_s), DRAIN_S)
         await self._in_time(self.flusher.drain(flush_s), DRAIN_S)
         closing = [
-            *(broker.close() for broker in self.brokers.values()),
-            self.service.leave(),
-            self.service.close(),
-            self.vault.close(),
-            self.flusher.close(),
+            *(broker.close for broker in self.brokers.values()),
+            self.service.leave,
+            self.service.close,
+            self.vault.close,
+            self.flusher.close,
         ]
-        for work in closing:
-            await self._in_time(work, closing_s)
+        for close in closing:
+            await self._in_time(close(), closing_s)
         loop.call_soon(self.world.ended, self, context=self.world.context)
 
     async def _in_time(self, work: Coroutine[Any, Any, object], seconds: float) -> None:

@@ -33,6 +33,8 @@ class WatchedStore(MemoryStore):
         self.generation = f"{self.name} {self.losses}"
         self._held.clear()
         self._world.watcher.lost(self.name)
+        for process in self._world.alive:  # until each has noticed and written everything again
+            process.unwell_at = self._world.loop.time()
 
     async def claim(self, keys: Sequence[str], *, at_least: int = 0) -> list[int]:
         fences = await super().claim(keys, at_least=at_least)

@@ -63,6 +63,7 @@ class AccountHub:
         "_logged_out",
         "_reconciling",
         "_steps",
+        "asked",
         "authorised",
         "authorised_by",
         "buffer",
@@ -104,6 +105,7 @@ class AccountHub:
         self.kind: Kind | None = None  # known from the first snapshot on
         self.unquotable: frozenset[int] = frozenset()
         self.members: list[Member] = []
+        self.asked = False  # for an authorisation, and what became of it is not known: it may be there
         self.authorised = False
         self.authorised_by: str | None = None
         self.current = False  # the mirror follows the stream
@@ -188,7 +190,7 @@ class AccountHub:
         """The last session left: tell the broker and forget the account. Bounded; never raises a fault."""
         self.leaving = asyncio.get_running_loop().create_future()
         try:
-            if self.authorised and self.channel is not None and self.channel.up:
+            if (self.authorised or self.asked) and self.channel is not None and self.channel.up:
                 if (sharing := self.sharing) is not None:
                     await sharing.hand_on(self.number, self.context.settings.quotes_hand_on_s)
                 await self._say_goodbye(self.channel)
@@ -357,7 +359,7 @@ class AccountHub:
             self.ended(faults.session_ended())
 
     def _forget_authorisation(self) -> None:
-        self.authorised = self.live = self.current = False
+        self.asked = self.authorised = self.live = self.current = False
         self.authorised_by = None
         self.unfeed()
         self.unquotable = frozenset()

@@ -79,12 +79,14 @@ async def _authorise(hub: AccountHub, channel: Channel, request: LoginRequest) -
     message = messages_pb2.ProtoOAAccountAuthReq(ctidTraderAccountId=hub.number, accessToken=request.token.reveal())
     reply = messages_pb2.ProtoOAAccountAuthRes
     priority = Priority.AUTH_AT_RISK if request.at_risk or hub.mirror.at_risk else Priority.AUTH
+    hub.asked = True
     try:
         await channel.call(message, reply, priority, hub.context.settings.auth_timeout_s, hub.number)
     except BrokerFault as fault:
         if fault.broker_code != faults.ALREADY_LOGGED_IN:  # authorised on this channel already: as good as done
+            hub.asked = fault.broker_code is None
             raise
-    hub.authorised = True
+    hub.asked, hub.authorised = False, True
     hub.authorised_by = request.fingerprint
 
 
