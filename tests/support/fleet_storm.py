@@ -18,7 +18,7 @@ from typing import Any
 from tests.support.fleet_audit import Away, CopyWatch
 from tests.support.fleet_load import Load
 from tests.support.fleet_world import Fleet
-from tests.support.kill_drill import FOR_PRICES, TO_LIVE, primary_records
+from tests.support.kill_drill import FOR_PRICES, NOTED_WITHIN_S, TO_LIVE, primary_records, stored_sessions
 from tests.support.storm import differences, seed_positions
 from tests.support.waiting import eventually
 from tests.support.world import World, record_key
@@ -155,6 +155,12 @@ class FleetStorm:
         if self._second is not None:
             await self._second.broker_sim("POST", "/prices", {"freeze": True})
         await seed_positions(self._first, self._rng, self._steady[::5])
+        held = {self._first.accounts[user] for user in self._steady[::5]}
+
+        async def noted() -> bool:
+            return held <= (await stored_sessions(self._fleet.database_url))[1]
+
+        await eventually(noted, within_s=NOTED_WITHIN_S, every_s=0.5, what="what is at risk is stored")
 
     async def _kill(self) -> None:
         """`kill -9` of one process, under light trading."""
@@ -164,8 +170,10 @@ class FleetStorm:
         light = Load(fleet, self._first, self._second, toggled=(), rng=self._rng)
         over = asyncio.Event()
         trading = asyncio.create_task(light.run(0, LIGHT_PER_S, until=over))
-        moment = await fleet.auditor.now()
         killed = fleet.running.pop("2")
+        killed.bridge.send(signal.SIGSTOP)  # it may not see what follows
+        await self._hold_slots(mine.get("alpaca", ()))
+        moment = await fleet.auditor.now()
         killed.bridge.send(signal.SIGKILL)
         channels = plan.channels * (PROCESSES - 1)
         requests = TO_LIVE * len(mine["ctrader"]) + FOR_PRICES * at_risk
@@ -189,6 +197,13 @@ class FleetStorm:
                 self.report.within(f"its {broker} sessions live elsewhere, the last one", times[-1], allowed_s)
                 self.report.tell(f"its {broker} sessions live elsewhere, half of them", f"{_of(times, 0.5):.1f} s")
         await self._put_back("2")
+
+    async def _hold_slots(self, keys: Collection[str]) -> None:
+        """The second broker believes in these streams, which are dead, for as long as the real one would."""
+        if self._second is None or not keys:
+            return
+        accounts = [self._second.accounts[user] for user in self._second.users if record_key(user, "alpaca") in keys]
+        await self._second.broker_sim("POST", "/faults", {"id": "N40", "accounts": accounts, "holdSlot": True})
 
     async def _put_back(self, name: str) -> None:
         """Three again, as the platform sees to it."""
