@@ -98,8 +98,8 @@ TROUBLES = {
     "refused": Trouble("N06", "the line is cut, dials are refused", _refuse),
     "trickle": Trouble(
         "N11",
-        "the line passes a byte a second",
-        lambda line: _do(lambda: line.downstream.set(bytes_per_s=1, slice_bytes=1)),
+        "the line passes a byte in two seconds and a half",
+        lambda line: _do(lambda: line.downstream.set(bytes_per_s=0.4)),
     ),
     **{
         f"cut-after-{size}": Trouble(
@@ -145,7 +145,7 @@ async def test_sessions_say_so_and_return_when_the_lines_are_bad(
     "faults",
     [
         pytest.param({"latency_s": 0.2, "jitter_s": 0.1}, id="slow"),
-        pytest.param({"slice_bytes": 11, "slice_gap_s": 0.001}, id="sliced"),
+        pytest.param({"slice_bytes": 97, "slice_gap_s": 0.0005}, id="sliced"),
         pytest.param({"close_after_s": 1.0}, id="slow-to-close"),
     ],
 )
