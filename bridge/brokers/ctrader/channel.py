@@ -104,6 +104,11 @@ class Channel:
         return "maintenance" if self._fault.kind is FaultKind.MAINTENANCE else "down"
 
     @property
+    def busy(self) -> int:
+        """Requests that wait for their turn or for an answer."""
+        return self.requests.unanswered
+
+    @property
     def last_inbound(self) -> float | None:
         """When the last byte came in (monotonic s); None while the channel is not up."""
         return self._liveness.last_inbound if self.up else None

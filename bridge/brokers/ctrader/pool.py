@@ -80,14 +80,14 @@ class Pool:
             self._remove(channel)
 
     def any(self) -> Channel:
-        """A channel for requests that need no account: an open one if there is one."""
+        """A channel for requests that need no account: the least busy of those that are open, if any is."""
         if not self.channels:
             self.channels.append(self._new())
         return self.open_channel() or self.channels[0]
 
     def open_channel(self) -> Channel | None:
-        """A channel that is up now, if any."""
-        return next((channel for channel in self.channels if channel.up), None)
+        """The least busy channel that is up now, if any: at a first start there is one such request for each login."""
+        return min((channel for channel in self.channels if channel.up), key=lambda one: one.busy, default=None)
 
     def slots(self) -> int:
         """Logins that may run at once (DESIGN §5): enough to keep every channel's budget busy, no more."""

@@ -57,6 +57,11 @@ class Requests:
         self._soon: asyncio.Handle | None = None
         self._blocks: dict[int, tuple[float, float]] = {}  # payload type -> (pause in s, its end)
 
+    @property
+    def unanswered(self) -> int:
+        """How many wait for their turn or for an answer."""
+        return len(self._pending)
+
     def submit(self, payload_type: int, payload: bytes, priority: Priority, timeout_s: float) -> Pending:
         """Queue a request and send it as soon as the budget allows. Always follow with `result` or `abandon`.
 
