@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fault_table import fault
 from tests.support.processes import bridge_process
 
 PROGRAM = "tests.support.refresh_program"
@@ -47,6 +48,7 @@ async def resumed(surroundings: Mapping[str, str], way: str) -> dict[str, Any]:
         return told
 
 
+@fault("N32", "cTrader: SIGKILL at six points of a renewal", "live, or the user is asked; no loop, one renewal")
 @pytest.mark.parametrize("way", ["in_band", "http"])
 @pytest.mark.parametrize(
     ("point", "end", "refreshes", "refused"),
@@ -69,6 +71,7 @@ async def test_the_next_process_ends_well_when_a_renewal_was_killed(
     assert told["authAttempts"] <= 3
 
 
+@fault("N32", "cTrader: SIGKILL in the renewal and in the next try", "the user is asked; no third request")
 @pytest.mark.parametrize("way", ["in_band", "http"])
 async def test_a_second_crash_leads_to_the_user_and_not_to_a_third_request(
     surroundings: Mapping[str, str], way: str

@@ -125,7 +125,7 @@ async def test_sessions_say_so_and_return_when_the_lines_are_bad(
     await scene.trade()
     await scene.silence_is_noticed()
     if trouble.lasts:
-        await scene.watch_for(AWAY_S)
+        await scene.nothing_of_others_changes(AWAY_S)
         assert all(scene.record(user)["status"] != "live" for user in scene.users)
         dials = await scene.metric(f'bridge_broker_counts_total{{broker="{scene.world.broker}",what="dials"')
         assert dials <= MOST_DIALS * scene.SOCKETS * len(scene.users), dials

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from tests.faults.catalogue import ROWS
 from tests.support.fault_proxy import FaultProxy
@@ -139,6 +138,14 @@ class FaultScene:
         )
         self.held(f"said so within {within_s:g} s")
 
+    async def nothing_of_others_changes(self, seconds: float) -> None:
+        """What bystanders hold and have stays as it is, for so long, whatever becomes of their sessions."""
+        before = {user: _owned(self.record(user)) for user in self.bystanders}
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert {user: _owned(self.record(user)) for user in self.bystanders} == before
+            await asyncio.sleep(0.02)  # a sample; nothing may change in any of them
+
     async def watch_for(self, seconds: float) -> None:
         """Let the fault act; the watcher watches."""
         await asyncio.sleep(seconds)
@@ -171,6 +178,12 @@ class FaultScene:
         """What else a suite asks for once a case is over."""
 
 
+def _owned(record: Any) -> Any:
+    return record["balance"], [
+        (row["id"], row["units"], row["side"]) for row in (*record["positions"], *record["orders"])
+    ]
+
+
 Step = Callable[[Any], Awaitable[None]]
 
 
@@ -198,7 +211,7 @@ class Case:
         return "-".join(name for name in names if name)
 
 
-def parameters(scene: type[FaultScene], cases: list[Case]) -> list[ParameterSet]:
+def parameters(scene: type[FaultScene], cases: list[Case]) -> list[Any]:
     """The cases for `pytest.mark.parametrize`, named and marked by the ids of the catalogue."""
 
     def marks(case: Case) -> list[pytest.MarkDecorator]:

@@ -65,7 +65,7 @@ ALPACA_WAITS = {  # dials and polls are settings that operators have
     "activity_lag_s": 6.0,
     "confirm_delay_s": 0.1,
     "repair_delay_s": 0.2,
-    "reconcile_s": 4.0,
+    "reconcile_s": 3.0,
 }
 FEED_MUTE_S = 3.0
 RETRY_CAP_S = 2.0
