@@ -1,0 +1,46 @@
+"""Three real processes and sessions at both brokers: one is killed, all are restarted one after the other, under load.
+
+The same drill as `scripts/storm --fleet`, small and at ten times the broker's rate.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet_storm import Plan, run_fleet_storm
+from tests.support.fleet_world import LEASE_S, empty_fleet
+
+USERS, SECOND_USERS = 60, 9
+REQUESTS_PER_S = 500
+HELD_SLOT_S, SLOT_WAIT_S = 1.8, 2.0  # of the quick bridge: a little longer than the broker holds a slot
+
+
+@pytest.mark.timeout(180)
+async def test_every_record_is_true_and_nobody_served_twice_when_processes_are_killed_and_restarted_under_load(
+    tmp_path: Path, database_url: str
+) -> None:
+    plan = Plan(
+        rate=REQUESTS_PER_S * 0.9,
+        channels=2,
+        operations=300,
+        per_s=60,
+        lease_s=LEASE_S,
+        second_users=SECOND_USERS,
+        slot_wait_s=SLOT_WAIT_S,
+    )
+    env = {"CTRADER_CHANNELS": str(plan.channels), "DATABASE_SESSION_URL": database_url}
+    async with empty_fleet(
+        tmp_path,
+        database_url,
+        users=USERS,
+        processes=3,
+        env=env,
+        module="tests.support.quick_bridge",
+        requests_per_second=REQUESTS_PER_S,
+        simulator_arguments=("--alpaca-slot-seconds", str(HELD_SLOT_S)),
+    ) as fleet:
+        report = await run_fleet_storm(fleet, plan, say=print)
+        print(report)
+        assert not report.failed, "\n".join(
+            f"{line.what}: {line.seen}, allowed {line.allowed}" for line in report.failed
+        )
