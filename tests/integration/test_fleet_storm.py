@@ -12,7 +12,8 @@ from tests.support.fleet_world import LEASE_S, empty_fleet
 
 USERS, SECOND_USERS = 60, 9
 REQUESTS_PER_S = 500
-HELD_SLOT_S, SLOT_WAIT_S = 1.8, 2.0  # of the quick bridge: a little longer than the broker holds a slot
+HELD_SLOT_S = 4.5  # longer than the lease: whoever takes over finds the slot taken
+SLOT_WAIT_S = 4.0  # the quick bridge waits for 2 s, twice
 
 
 @pytest.mark.timeout(180)
@@ -41,6 +42,4 @@ async def test_every_record_is_true_and_nobody_served_twice_when_processes_are_k
     ) as fleet:
         report = await run_fleet_storm(fleet, plan, say=print)
         print(report)
-        assert not report.failed, "\n".join(
-            f"{line.what}: {line.seen}, allowed {line.allowed}" for line in report.failed
-        )
+        assert not report.failed, report
