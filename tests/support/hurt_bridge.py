@@ -4,19 +4,23 @@ What it does then happens where such faults happen: on the loop's own thread, be
 """
 
 import asyncio
+import logging
 import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partialmethod
 from types import FrameType
 
 from bridge.__main__ import loop_factory
 from bridge.cli import main
 from bridge.sessions.supervisor import Supervisor
+from bridge.telemetry.logs import LineHandler
 from tests.support import quick_bridge
 
 STALLS_S = {1: 0.2, 2: 2.0, 3: 6.0}  # by number of the signal
-MISTAKE, CANCEL = 4, 5
+MISTAKE, CANCEL, CHATTER = 4, 5, 6
+KEPT, LINES = 500, 2_000  # log lines that wait for a slow reader, fewer than in production; and more than those
 CANCELLED = ("ctrader:", "alpaca:", "sessions:login:", "sessions:reconcile:", "sessions:logout:", "sessions:refresh:")
 _supervisors: list[Supervisor] = []
 
@@ -48,6 +52,12 @@ def cancels() -> None:
             task.cancel()
 
 
+def chatters() -> None:
+    log = logging.getLogger("bridge.chatter")
+    for line in range(LINES):
+        log.info("chatter", extra={"line": line})
+
+
 def _remember_supervisors() -> None:
     make = Supervisor.__init__
 
@@ -67,10 +77,12 @@ def hurt_on_signals() -> None:
         signal.signal(number(which), lambda *_, s=seconds: stalls_here(s))
     signal.signal(number(MISTAKE), _on_the_loop(makes_a_mistake))
     signal.signal(number(CANCEL), _on_the_loop(cancels))
+    signal.signal(number(CHATTER), _on_the_loop(chatters))
     _remember_supervisors()
 
 
 if __name__ == "__main__":
     quick_bridge.shorten()
+    LineHandler.__init__ = partialmethod(LineHandler.__init__, lines_kept=KEPT)  # type: ignore[method-assign, assignment]
     hurt_on_signals()
     sys.exit(main(sys.argv[1:], loop_factory=loop_factory()))
