@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleet_storm import Plan, run_fleet_storm
-from tests.support.fleet_world import LEASE_S, empty_fleet
+from tests.support.fleet_world import empty_fleet
 
 USERS, SECOND_USERS = 60, 9
 REQUESTS_PER_S = 500
-HELD_SLOT_S = 4.5  # longer than the lease: whoever takes over finds the slot taken
-SLOT_WAIT_S = 4.0  # the quick bridge waits for 2 s, twice
+LONGER_LEASE_S = 4.0  # three processes that start, trade and end leave little of two cores
+HELD_SLOT_S = 5.5  # longer than the lease: whoever takes over finds the slot taken
+SLOT_WAIT_S = 4.0  # the quick bridge waits for 2 s, and once more
 
 
 @pytest.mark.timeout(180)
@@ -25,9 +26,10 @@ async def test_every_record_is_true_and_nobody_served_twice_when_processes_are_k
         channels=2,
         operations=300,
         per_s=60,
-        lease_s=LEASE_S,
+        lease_s=LONGER_LEASE_S,
         second_users=SECOND_USERS,
         slot_wait_s=SLOT_WAIT_S,
+        slack=4.0,
     )
     env = {"CTRADER_CHANNELS": str(plan.channels), "DATABASE_SESSION_URL": database_url}
     async with empty_fleet(
@@ -35,6 +37,7 @@ async def test_every_record_is_true_and_nobody_served_twice_when_processes_are_k
         database_url,
         users=USERS,
         processes=3,
+        lease_s=LONGER_LEASE_S,
         env=env,
         module="tests.support.quick_bridge",
         requests_per_second=REQUESTS_PER_S,
