@@ -20,7 +20,7 @@ from bridge.credentials.disk import FileRead, check_writable, read_if_changed, r
 from bridge.credentials.grants import Refresher, none_stored
 from bridge.credentials.parsing import Entries, parse, replace_secrets
 from bridge.runtime.tasks import CrashHandler, Tasks
-from core.errors import InvalidInput, Unavailable
+from core.errors import BridgeError, InvalidInput, Unavailable
 from core.secret import Secret
 from core.user_key import UserKeyScheme, normalise_user_id
 
@@ -52,6 +52,8 @@ class CredentialsFile:
         self._readers = readers
         self._tasks = Tasks("credentials", on_crash)
         self._lock = asyncio.Lock()  # around every access to the file
+        self._looks = 0  # at the file, so far
+        self._found: _Content | BridgeError | None = None  # by the last one
         self._content: _Content | None = None
         self._refused: FileRead | None = None  # a version of the file that could not be used
         self._flights: dict[_Pair, asyncio.Task[Exception | None]] = {}
@@ -119,8 +121,22 @@ class CredentialsFile:
     # ------------------------------------------------------------ reading
 
     async def _current(self) -> _Content:
+        """One look at the file serves everybody who asked before it began: after a mass cut that is thousands."""
+        wanted = self._looks + (2 if self._lock.locked() else 1)  # what is under way began before this question
         async with self._lock:
-            return await asyncio.to_thread(self._load)
+            if self._looks < wanted:
+                self._found = await asyncio.to_thread(self._look)
+                self._looks += 1
+            found = self._found
+        if not isinstance(found, _Content):
+            raise found or Unavailable("the credentials file was not read")
+        return found
+
+    def _look(self) -> _Content | BridgeError:
+        try:
+            return self._load()
+        except BridgeError as error:
+            return error
 
     def _load(self) -> _Content:
         """In a thread: read the file if it changed."""

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from bridge.brokers.base import BrokerFault, Credential, Environment, FaultKind, IssuedTokens, Reason, ReasonCode
 from bridge.credentials import disk
+from bridge.credentials.disk import FileRead, read_if_changed
 from bridge.credentials.file import CredentialsFile
 from bridge.credentials.parsing import parse, replace_secrets
 from core.errors import InvalidInput, Unavailable
@@ -257,6 +259,45 @@ async def test_change_in_place_is_seen(world: World) -> None:
         file.write(changed)
     os.utime(world.path, ns=(1, 1))
     assert token(await world.get()) == "user-1-b"
+
+
+async def test_the_file_is_looked_at_a_few_times_when_hundreds_ask_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def counted(path: Path, known: FileRead | None) -> FileRead:
+        looks.append(path)
+        return read_if_changed(path, known)
+
+    monkeypatch.setattr("bridge.credentials.file.read_if_changed", counted)
+    assert {token(each) for each in await asyncio.gather(*(world.get() for _ in range(300)))} == {"user-1-a"}
+    assert len(looks) <= 2
+
+
+async def test_who_asks_during_a_look_is_told_what_was_written_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, known: FileRead | None) -> FileRead:
+        found = read_if_changed(path, known)
+        looking.set()
+        assert go_on.wait(10)
+        return found
+
+    monkeypatch.setattr("bridge.credentials.file.read_if_changed", slow)
+    early = asyncio.create_task(world.get())
+    await asyncio.to_thread(looking.wait, 10)
+    world.users["user-1"] = {"broker": entry("newer")}
+    world.write()
+    late = asyncio.create_task(world.get())
+    cancelled = asyncio.create_task(world.get())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    go_on.set()
+    assert token(await early) == "user-1-a"
+    assert token(await late) == "newer-a"
 
 
 async def test_unchanged_file_is_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
