@@ -55,7 +55,7 @@ class SoakWorld:
 
 @asynccontextmanager
 async def soak_world(
-    folder: Path, *, users: int, second_users: int, leaks: bool = False, postgres: bool = True
+    folder: Path, *, users: int, second_users: int, leaks: bool = False, postgres: bool = True, census: str = ""
 ) -> AsyncIterator[SoakWorld]:
     """Everything running and all sessions live."""
     async with AsyncExitStack() as stack:
@@ -78,6 +78,7 @@ async def soak_world(
             "LOG_LEVEL": "WARNING",
             **({"DATABASE_URL": await make_database(server, "soak"), "LEASE_TTL": str(LEASE_S)} if server else {}),
             **({"SOAK_LEAK": "1"} if leaks else {}),
+            **({"SOAK_CENSUS": census} if census else {}),
         }
         running = running_world(
             folder,
