@@ -41,6 +41,16 @@ async def prices_go_on(scene: AlpacaScene) -> None:
     scene.held("every session live, prices right")
 
 
+async def prices_survive(scene: AlpacaScene) -> None:
+    """A price that was changed on its way may be believed until the next one or the next poll."""
+    await scene.move("AAPL")
+    await scene.trade()
+    await scene.trade(TRADER)
+    await scene.equal(within_s=POLLED_WITHIN_S)
+    assert all(scene.watcher.statuses(user) <= {"live"} for user in scene.users), scene.watcher.seen
+    scene.held("every session live, prices right after the next poll")
+
+
 async def mute(scene: AlpacaScene) -> None:
     """An open stream that says nothing is found out by the prices that REST says, and opened anew."""
     await prices_go_on(scene)
@@ -99,7 +109,15 @@ CASES = [
     ),
     data("N14", "random", count=20),
     data("N14", "html", mode="html", count=20),
-    data("N14", "mutated", mode="mutated", count=20),
+    Case(
+        "N14",
+        {"stream": "data", "mode": "mutated", "count": 20},
+        prices_survive,
+        told_again,
+        codes=NONE,
+        back_s=8,
+        name="mutated",
+    ),
     data("N16", "type", count=20),
     data("N16", "fields", variant="fields", count=20),
     data("N41", "flapping", upSeconds=0.4),

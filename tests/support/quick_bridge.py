@@ -53,7 +53,7 @@ ALPACA_WAITS = {  # dials and polls are settings that operators have
     "stable_s": 0.5,
     "slot_wait_s": 2.0,
     "ping_s": 1.0,
-    "pong_timeout_s": 1.0,
+    "pong_timeout_s": 1.5,
     "auth_timeout_s": 2.0,
     "data_retry_s": 1.0,
     "slow_poll_s": 2.0,
