@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bridge.brokers.ctrader import checks
+from bridge.brokers.ctrader.price_classes import LOOKS
 from bridge.brokers.ctrader.settings import Quotes
 from bridge.brokers.ctrader.shared_quote import SharedQuote
 from bridge.simulator.ctrader.requests import spots
@@ -307,6 +309,41 @@ async def test_account_comes_back_when_its_prices_are_the_common_ones_again() ->
         assert metric(rig, "quotes_returned") == 1
 
 
+async def test_accounts_leave_a_subscription_that_died_without_a_word() -> None:
+    async with shared_rig(quotes_check_every_s=0.0) as rig:
+        watched = await live(rig, *ALIKE)
+        await eventually(lambda: metric(rig, "pnl_checks") >= 3, within_s=WITHIN_S)
+        services, holder = rig.sim.services, int(rig.account(1))
+        for connection, authorisation in services.hub.listeners(holder).items():
+            services.spots.leave(connection, authorisation)
+        rig.move("EURUSD")
+        for one in watched[1:]:
+            await one.session.reconcile()
+        for one in watched[1:]:
+            await one.true()
+        await all_priced(rig, watched[1:])
+        assert metric(rig, "quotes_parted") == 3  # the first of them subscribed, the others joined it
+
+
+async def test_figures_that_always_differ_cost_a_subscription_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = checks.drift.drifts
+    monkeypatch.setattr(checks.drift, "drifts", lambda *figures: None if counted(*figures) is None else 1)
+    async with shared_rig(quotes_look_every_s=0.0, quotes_check_every_s=0.0) as rig:
+        watched = await live(rig, *ALIKE)
+        await eventually(lambda: metric(rig, "quotes_apart") == 3, within_s=WITHIN_S)
+        for _ in range(2 * LOOKS):  # prices are equal, so it was not the prices: they come back, and stay
+            for one in watched:
+                await one.session.reconcile()
+        await eventually(lambda: metric(rig, "quotes_apart") == 0, within_s=WITHIN_S)
+        await all_priced(rig, watched)
+        asked = rig.act.counters()["requests"]["ProtoOASubscribeSpotsReq"]
+        for one in watched:
+            await one.session.reconcile()
+        await eventually(lambda: not rig.broker._pools[rig.environment].channels[0].sharing.checking, within_s=WITHIN_S)
+        assert rig.act.counters()["requests"]["ProtoOASubscribeSpotsReq"] == asked
+        assert metric(rig, "quotes_parted") == 3
+
+
 async def test_conversion_prices_are_shared_and_compared_too() -> None:
     async with shared_rig() as rig:
         rig.act.mark_up(int(rig.account(3)), 6)
@@ -320,6 +357,4 @@ async def test_conversion_prices_are_shared_and_compared_too() -> None:
             await watched[-1].true()
         await all_priced(rig, watched)
         assert metric(rig, "quotes_apart") == 1
-        assert (
-            rig.act.counters()["spotSubscriptions"] == 3
-        )  # held, to convert with, and held at other prices
+        assert rig.act.counters()["spotSubscriptions"] == 3  # held, to convert with, and held at other prices

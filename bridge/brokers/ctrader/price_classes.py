@@ -141,9 +141,8 @@ class PriceClasses:
 
     def count(self) -> tuple[int, int]:
         """How many classes there are, and how many accounts are in others than the largest of their kind."""
-        classes = [one for kind in self._classes.values() for one in kind]
-        apart = sum(len(one.accounts) for one in classes if one is not self._largest(one.kind))
-        return len(classes), apart
+        kinds = [[len(one.accounts) for one in classes] for classes in self._classes.values()]
+        return sum(map(len, kinds)), sum(sum(sizes) - max(sizes) for sizes in kinds)
 
     def _move(self, account: int, standing: Standing, into: PriceClass) -> None:
         into.accounts.add(account)
