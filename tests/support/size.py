@@ -19,6 +19,7 @@ from typing import Any
 from tests.support.measures import Metrics, Usage, grown, percentile, quantile, read_metrics, total, usage
 from tests.support.size_load import Load, all_of, start_all
 from tests.support.storm import differences
+from tests.support.two_brokers import not_live
 from tests.support.verdicts import Verdicts
 from tests.support.world import World, running_world
 
@@ -26,6 +27,7 @@ FIRST, SECOND = "ctrader", "alpaca"
 TO_LIVE, FOR_PRICES, FOR_LIST = 3, 1, 1  # requests: authorise, trader, reconcile; prices when it holds; first time only
 SLOTS = {FIRST: 200, SECOND: 20}  # logins in work at once: by so many places one may pass another
 UNLIMITED = "tests.support.unlimited_bridge"  # who starts ten thousand is not to wait for 100 a second
+TELLING = ("bridge_broker_requests", "bridge_broker_counts", "bridge_logins", "bridge_sessions_", "bridge_reconnects")
 LOOK_S = 1.0
 SAMPLE_EVERY_S, SAMPLED = 2.0, 500
 EQUAL_WITHIN_S = 80.0  # prices that stand still are told once more by the second broker's polls; a reconcile, 72 s
@@ -266,7 +268,10 @@ class _Run:
             if len(found) == len(self.wanted):
                 return found
             await asyncio.sleep(LOOK_S)  # until the next look
-        raise AssertionError(f"not all live within {within_s:.0f} s: {live} of {self.wanted}")
+        figures = await read_metrics(self.world)
+        told = {name: value for name, value in figures.items() if value and name.startswith(TELLING)}
+        states = await not_live(self.world)
+        raise AssertionError(f"not all live within {within_s:.0f} s: {live} of {self.wanted}; {states}; {told}")
 
     async def _cut_seen(self) -> None:
         deadline = time.monotonic() + 10

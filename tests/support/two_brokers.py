@@ -170,10 +170,10 @@ async def _all_live(world: World, count: int, *, within_s: float) -> None:
     try:
         await eventually(enough, within_s=within_s, every_s=0.1, what="all sessions live")
     except AssertionError as error:
-        raise AssertionError(f"{error}: {await _not_live(world)}") from None
+        raise AssertionError(f"{error}: {await not_live(world)}") from None
 
 
-async def _not_live(world: World) -> Counter[str]:
+async def not_live(world: World) -> Counter[str]:
     """What the others are, and why."""
     page = await world.api("GET", "/api/sessions?limit=1000")
     rows = [*page["sessions"]]
