@@ -268,7 +268,7 @@ class Keeper:
 
     async def _settle(self) -> None:
         """Read again what is in doubt, and follow it."""
-        for where in list(self._roster.doubts):
+        for where in sorted(self._roster.doubts):
             async with self._turns.take(where):
                 known = await self._desired.known(*where)
                 self._roster.doubts.discard(where)

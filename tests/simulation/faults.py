@@ -169,6 +169,7 @@ class Faults:
             knobs.loses_request,
             knobs.loses_reply,
         )
+        service.delays = knobs.delays
         if rng.random() < 0.3:
             service.latency = (0.2, 2.0)
             world.sometimes("slow store")
@@ -181,12 +182,14 @@ class Faults:
             return
         process = rng.choice(world.alive)
         seconds = world.knobs.lease_s * rng.choice([0.3, 0.8, 1.5])
+        world.database.delays = world.redis.delays = world.knobs.delays  # what is under way hangs in between
         world.note("partition", process.name, seconds)
         world.sometimes("partition from the database")
         world.database.cut_off |= {process.name}
 
         def heal() -> None:
             world.database.cut_off -= {process.name}
+            world.database.delays = world.redis.delays = 0.0
 
         self._later(seconds, heal)
 

@@ -45,12 +45,14 @@ class Transaction:
 
 
 class GrantRows:
-    """All rows. `paired(grant, process)`: told of every pair that is stored, and by whom."""
+    """All rows. `paired(grant, process)`: told of every pair that is stored, and by whom. `raced`: somebody wants
+    a lease that another one has."""
 
     def __init__(self, clock: Clock, rng: Random) -> None:
         self._clock = clock
         self._rng = rng
         self._rows: dict[str, _Row] = {}
+        self.raced: Callable[[], None] = lambda: None
         self.paired: Callable[[Grant, Owner], None] = lambda grant, process: None
 
     def add(self, user_key: str, broker: str, environment: Environment, account_id: str | None, sealed: bytes) -> None:
@@ -120,7 +122,10 @@ class GrantRows:
         if grant.version != version or grant.sealed is None or grant.refusal is not None:
             return None
         if row.refresh_owner != owner:
-            if grant.refresh_attempts >= MOST_ATTEMPTS or row.refresh_until_ms > now_ms:
+            if row.refresh_until_ms > now_ms:
+                self.raced()
+                return None
+            if grant.refresh_attempts >= MOST_ATTEMPTS:
                 return None
             row.grant = replace(grant, refresh_attempts=grant.refresh_attempts + 1)
         row.refresh_owner, row.refresh_until_ms = owner, now_ms + round(seconds * 1000)

@@ -12,7 +12,8 @@ BROKERS = ("ctrader", "alpaca")
 class Knobs:
     """Times in seconds. `layout`: where records are: "postgres", "postgres+redis" or "redis" (ownership is always in
     the database). `hears`: whether processes are told of commands at once. Rates are shares of calls or of bytes' ways.
-    `turbulence`: how likely an operation is a fault. `crash_share`: chance of a crash at each boundary crossing.
+    `turbulence`: how likely an operation is a fault. `slot_s`: how long Alpaca keeps
+    the slot of a stream that has vanished. `crash_share`: chance of a crash at each boundary crossing.
     """
 
     processes: int
@@ -30,6 +31,7 @@ class Knobs:
     refuses: float
     loses_request: float
     loses_reply: float
+    delays: float
     slices: bool
     latency_s: float
     wall_skew_ms: int
@@ -39,7 +41,7 @@ class Knobs:
     requests_per_second: int
     refresh_variant: str
     partial_fills: float
-    follow_s: float
+    slot_s: float
 
 
 def draw(rng: Random, steps: int | None = None) -> Knobs:
@@ -63,6 +65,7 @@ def draw(rng: Random, steps: int | None = None) -> Knobs:
         refuses=0.0 if calm else rng.choice([0.0, 0.01, 0.05]),
         loses_request=0.0 if calm else rng.choice([0.0, 0.01, 0.03]),
         loses_reply=0.0 if calm else rng.choice([0.0, 0.01, 0.05]),
+        delays=0.0 if calm else rng.choice([0.0, 0.05, 0.2]),
         slices=rng.random() < 0.5,
         latency_s=rng.choice([0.001, 0.02, 0.15]),
         wall_skew_ms=rng.choice([0, 0, 200]),
@@ -72,5 +75,5 @@ def draw(rng: Random, steps: int | None = None) -> Knobs:
         requests_per_second=requests,
         refresh_variant=rng.choice(["survive", "invalidate", "disconnect"]),
         partial_fills=rng.choice([0.0, 0.1, 0.5]),
-        follow_s=20.0,
+        slot_s=rng.choice([20.0, 20.0, 90.0]),
     )

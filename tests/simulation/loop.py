@@ -59,11 +59,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._rng = rng
         self._selector = _NoSelector()
         self._held: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_made = 0
         self._dropped: list[asyncio.Handle] = []
         self._turns = 0
         self._dialled: dict[int, tuple[str, int]] = {}
         self.network: Dialling | None = None
-        self.handles_run = 0
+        self.handles_run = self.tasks_made = 0
         self.ending = False
 
     # ------------------------------------------------------------ time and turns
@@ -74,7 +76,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return super().call_at(when + self._rng.random() * TIE_S, callback, *args, context=context)
+        when += self._rng.random() * TIE_S
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, handle))
+        return handle
 
     def thaw(self) -> None:
         """Somebody is not frozen any more: what was kept runs now, in its order."""
@@ -90,18 +96,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """One turn: jump to the next timer when nothing is ready, then run what is."""
-        scheduled, ready = self._scheduled, self._ready
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
+        timers, ready = self._timers, self._ready
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
         if not ready and not self._stopping:
-            if not scheduled:
+            if not timers:
                 raise RuntimeError("everybody waits for something that never comes")
-            self._now = max(self._now, scheduled[0]._when)
+            self._now = max(self._now, timers[0][0])
             self._turns = 0
-        while scheduled and scheduled[0]._when <= self._now:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
+        while timers and timers[0][0] <= self._now:
+            ready.append(heapq.heappop(timers)[2])
         self._turns += 1
         if self._turns > MOST_TURNS_AT_ONCE:
             raise RuntimeError("somebody spins: the clock does not move any more")
@@ -173,6 +177,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There is none."""
+
+
+class NumberedTask(asyncio.Task[Any]):
+    """A task that stands in a set by its number, not by its address: sets of tasks have the same order in every run."""
+
+    def __init__(self, work: Any, *, loop: VirtualLoop, context: Context | None) -> None:
+        loop.tasks_made += 1
+        self._number = loop.tasks_made
+        super().__init__(work, loop=loop, context=context)
+
+    def __hash__(self) -> int:
+        return self._number
 
 
 def running() -> VirtualLoop:

@@ -42,7 +42,11 @@ class MarketPlace:
                 refresh_variant=RefreshVariant(knobs.refresh_variant),
             ),
             alpaca.SimulatorSettings(
-                seed=self.seed, users=knobs.users, prices="frozen", partial_fill_share=knobs.partial_fills
+                seed=self.seed,
+                users=knobs.users,
+                prices="frozen",
+                partial_fill_share=knobs.partial_fills,
+                slot_seconds=knobs.slot_s,
             ),
             clock=self.clock,
         )
@@ -84,6 +88,7 @@ class MarketPlace:
             paper_url=env["ALPACA_PAPER_URL"],
             data_url=env["ALPACA_DATA_URL"],
             token_url=env["ALPACA_TOKEN_URL"],
+            slot_wait_s=knobs.slot_s + 5.0,
         )
 
     def _enter(self: World, user: str, broker: str, entry: dict[str, str]) -> None:

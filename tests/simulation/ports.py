@@ -25,6 +25,7 @@ GIVE_UP_S = 4.0  # as the database's driver does
 @dataclass(slots=True)
 class Service:
     """One shared thing: "database" or "redis". Shares of calls that fail, by how; `latency` in seconds.
+    `delays`: share of calls that arrive when their caller has long given up.
 
     `cut_off`: names of processes that cannot reach it.
     """
@@ -36,17 +37,18 @@ class Service:
     refuses: float = 0.0
     loses_request: float = 0.0
     loses_reply: float = 0.0
+    delays: float = 0.0
     cut_off: frozenset[str] = frozenset()
 
     def heal(self) -> None:
         """As good as new."""
         self.up, self.cut_off, self.latency = True, frozenset(), (0.0005, 0.004)
-        self.refuses = self.loses_request = self.loses_reply = 0.0
+        self.refuses = self.loses_request = self.loses_reply = self.delays = 0.0
 
     @property
     def well(self) -> bool:
         """Whether calls succeed, and soon."""
-        return self.up and self.latency[1] < 0.1 and not (self.refuses or self.loses_request or self.loses_reply)
+        return self.up and self.latency[1] < 0.1 and not (self.refuses or self.loses_request or self.loses_reply or self.delays)
 
     def reaches(self, process: BridgeProcess) -> bool:
         """Whether anything passes between them now."""
@@ -61,6 +63,7 @@ class Service:
             ("refused", self.refuses),
             ("request lost", self.loses_request),
             ("reply lost", self.loses_reply),
+            ("delayed", self.delays),
         ):
             if dice < share:
                 return fate
@@ -87,6 +90,8 @@ class Door:
         def land() -> None:
             if not (service.up and service.reaches(process)):
                 return
+            if process.dead:
+                process.world.sometimes("effect after its process has died")
             outcome, error = None, None
             try:
                 outcome = effect()
@@ -108,6 +113,8 @@ class Door:
         if fate == "refused":
             await asyncio.sleep(delay_s)
             raise self._failure(f"{service.name} is away")
+        if fate == "delayed":  # on its way for so long that others may have taken over when it arrives
+            delay_s = service.rng.uniform(1.0, 1.5 * process.world.knobs.lease_s)
         if fate != "request lost":
             loop.call_later(delay_s, land, context=process.world.context)
         try:

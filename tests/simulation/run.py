@@ -15,7 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
+from unittest.mock import patch
 
+from bridge.brokers.ctrader import login
+from bridge.brokers.ctrader.hub import AccountHub
+from core.events import Execution
 from tests.simulation import invariants
 from tests.simulation.faults import Faults
 from tests.simulation.knobs import Knobs, draw
@@ -148,13 +152,21 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _listening(world: World) -> Iterator[None]:
+    take = login._take_buffered
+
+    def taken(hub: AccountHub) -> list[Execution]:
+        if hub.buffer:
+            world.sometimes("snapshot with buffered events")
+        return take(hub)
+
     handler, root = _Listener(world), logging.getLogger("bridge")
     level, propagate = root.level, root.propagate
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     root.propagate = False
     try:
-        yield
+        with patch.object(login, "_take_buffered", taken):
+            yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)

@@ -29,7 +29,7 @@ from tests.simulation import invariants
 from tests.simulation.grants import GrantRows
 from tests.simulation.knobs import Knobs
 from tests.simulation.ledger import Ledgers
-from tests.simulation.loop import OWNER, Owner, VirtualLoop
+from tests.simulation.loop import OWNER, NumberedTask, Owner, VirtualLoop
 from tests.simulation.market_place import MarketPlace
 from tests.simulation.network import End, Line, Network
 from tests.simulation.operations import Commands
@@ -90,6 +90,7 @@ class World(MarketPlace, Questions):
         self.stores = {name: WatchedStore(self, self.clock, name=name) for name in ("postgres", "redis")}
         self.grants = GrantRows(self.clock, self.dice("grants"))
         self.grants.paired = self._paired
+        self.grants.raced = lambda: self.sometimes("token refresh race")
         self.vault = Vault([TokenKey("k1", Secret(base64.b64encode(self.dice("vault").randbytes(32)).decode()))])
         self.user_keys = UserKeyScheme()
         self.watcher = Watcher(self)
@@ -286,7 +287,19 @@ class World(MarketPlace, Questions):
         """Check what must always hold. Raises Violation with all that was found wrong so far."""
         for check in invariants.EVERY_STEP:
             check(self)
+        self._look_around()
         self.judge()
+
+    def _look_around(self) -> None:
+        """Which states and reasons sessions are in, and what processes have had to do."""
+        for process in self.alive:
+            for session in process.service._table:
+                self.sometimes(f"state {session.state.value}")
+                if session.reason is not None:
+                    self.sometimes(f"reason {session.reason.code.value}")
+            steward = process.service.steward
+            for name in () if steward is None else steward.counters:
+                self.sometimes(f"steward {name}")
 
     def judge(self) -> None:
         if self.broken:
@@ -295,7 +308,7 @@ class World(MarketPlace, Questions):
 
 def _owned_task(loop: asyncio.AbstractEventLoop, work: Any, context: Any = None) -> asyncio.Task[Any]:
     """A task, known to the process that starts it."""
-    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)
+    task: asyncio.Task[Any] = NumberedTask(work, loop=loop, context=context)
     owner = OWNER.get() if context is None else context.get(OWNER)
     if isinstance(owner, BridgeProcess):
         owner.tasks[task] = None
