@@ -147,6 +147,7 @@ def choose(rng: random.Random, *, rough: bool = True) -> list[Deed]:
     """A round: some ordinary life, and mostly one thing that goes wrong, unless it must not."""
     chosen = rng.choices(list(CALM), list(CALM.values()), k=3)
     if rough and rng.random() < 0.8:
+        chosen = [each for each in chosen if each is not renew_tokens]  # an answer that is lost costs the consent
         chosen += rng.choices(list(ROUGH), list(ROUGH.values()), k=1)
     return list(dict.fromkeys(chosen))
 
