@@ -52,18 +52,19 @@ Reading = dict[str, float]
 async def feeding_world(folder: Path, users: int, *, positions: int = 2) -> AsyncIterator[World]:
     """A broker whose prices come from the tap only, and Valkey; its own bridge stays empty."""
     raise_file_limit()
-    with on_core(1):  # the children keep it; what is measured goes to the other
-        world_context = running_world(
-            folder,
-            users=users,
-            requests_per_second=LOGIN_RATE,
-            simulator_arguments=("--prices", "frozen"),
-            bridge_env={"API_KEYS": admitted(), "LOG_LEVEL": "WARNING"},
-            simulator_module="scripts.benchmarks.feeding",
-        )
-        async with world_context as world:
-            await world.sim("POST", "/feed/hold", {"users": users, "each": positions})
-            yield world
+    starting = running_world(
+        folder,
+        users=users,
+        requests_per_second=LOGIN_RATE,
+        simulator_arguments=("--prices", "frozen"),
+        bridge_env={"API_KEYS": admitted(), "LOG_LEVEL": "WARNING"},
+        simulator_module="scripts.benchmarks.feeding",
+    )
+    async with AsyncExitStack() as stack:
+        with on_core(1):  # its processes stay there; what is measured goes to the other
+            world = await stack.enter_async_context(starting)
+        await world.sim("POST", "/feed/hold", {"users": users, "each": positions})
+        yield world
 
 
 async def measure(quick: bool) -> list[Row]:
@@ -84,15 +85,20 @@ async def compared(users: int, rounds: int, window_s: float, warm_s: float = WAR
                 await stack.enter_async_context(official_client(world, OFFICIAL, folder)),
             ]
             empty = {arm.name: rss_kib(arm.pid) for arm in arms}
-            for arm in arms:
-                await arm.grow(users)
-                print(f"{arm.name}: {users} logged in", flush=True)
+            async with asyncio.TaskGroup() as group:
+                for arm in arms:
+                    group.create_task(_logged_in(arm, users))
             for arm in arms:
                 keep_on_core(arm.pid, MEASURED_CORE)
             readings = await _rounds(world, arms, rounds, users, (window_s, warm_s))
             await _same_documents(world, users)
             kib = {arm.name: (rss_kib(arm.pid) - empty[arm.name]) / users for arm in arms}
     return _rows(users, readings, kib)
+
+
+async def _logged_in(arm: Arm, users: int) -> None:
+    await arm.grow(users)
+    print(f"{arm.name}: {users} users are logged in", flush=True)
 
 
 async def _rounds(
