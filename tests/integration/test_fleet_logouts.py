@@ -18,7 +18,7 @@ async def live(rig: CtraderRig, *users: int) -> list[Watched]:
 
 async def test_socket_is_closed_when_everybody_left_and_a_logout_was_not_confirmed() -> None:
     """As when a process that lost sight of the database logs a thousand accounts out within two seconds."""
-    async with ctrader_rig(logout_timeout_s=0.0) as rig:
+    async with ctrader_rig(logout_timeout_s=0.0, idle_close_s=60.0) as rig:
         watched = await live(rig, 1, 2, 3)
         for one in watched[:2]:
             await one.session.logout()
@@ -33,7 +33,7 @@ async def test_socket_is_closed_when_everybody_left_and_a_logout_was_not_confirm
 
 
 async def test_socket_stays_when_everybody_left_in_order() -> None:
-    async with ctrader_rig() as rig:
+    async with ctrader_rig(idle_close_s=60.0) as rig:
         watched = await live(rig, 1, 2)
         for one in watched:
             await one.session.logout()
