@@ -9,7 +9,7 @@ import pytest
 from bridge.db.database import Database
 from bridge.sessions.durable import DurableSessions
 from bridge.sessions.ownership.fleet_table import FleetTable
-from tests.integration.test_fleet import A, B, Place, key
+from tests.support.fleet_place import A, B, Place, key
 from tests.support.processes import bridge_process
 
 KEYS = "k1:" + base64.b64encode(bytes(range(32))).decode()
