@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from bridge.brokers.ctrader import checks
+from bridge.brokers.base import ReasonCode
+from bridge.brokers.ctrader import checks, faults, upkeep
 from bridge.brokers.ctrader.price_classes import LOOKS
 from bridge.brokers.ctrader.settings import Quotes
 from bridge.brokers.ctrader.shared_quote import SharedQuote
 from bridge.simulator.ctrader.requests import spots
 from bridge.simulator.ctrader.requests.symbols import symbol_not_found
 from core.orders import Side
+from protos.ctrader.messages_pb2 import ProtoOASubscribeSpotsReq
 from tests.contract.rigs.ctrader import CtraderRig, ctrader_rig
 from tests.contract.rigs.watched import WITHIN_S, Watched
 from tests.support.waiting import eventually
@@ -25,7 +27,7 @@ FIRST, SECOND, THIRD, FOURTH = (f"a{1_000_000 + 10 * user + 1}" for user in ALIK
 
 @asynccontextmanager
 async def shared_rig(**changes: Any) -> AsyncIterator[CtraderRig]:
-    async with ctrader_rig({"users": 19}, quotes=Quotes.SHARED, **changes) as rig:
+    async with ctrader_rig({"users": 31}, quotes=Quotes.SHARED, **changes) as rig:
         yield rig
         assert rig.violations() == 0
         assert rig.metric("foreign") == 0
@@ -150,7 +152,11 @@ async def test_subscription_ends_when_nobody_needs_it_any_more() -> None:
 
 async def test_next_one_subscribes_before_the_holder_goes_when_it_logs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     withdrawn: list[SharedQuote] = []
-    monkeypatch.setattr(SharedQuote, "withdraw", withdrawn.append)
+
+    def withdraw(quote: SharedQuote) -> None:
+        withdrawn.append(quote)
+
+    monkeypatch.setattr(SharedQuote, "withdraw", withdraw)
     async with shared_rig() as rig:
         watched = await live(rig, *ALIKE)
         await subscribed(rig, **{FIRST: 1})
@@ -187,6 +193,70 @@ async def test_another_subscribes_at_once_when_the_holders_session_is_ended(way:
         stale = watched[0].reading()
         assert stale["unrealizedPnl"] is not None  # its numbers stay as they were
         assert [one.faults for one in watched[1:]] == [[], [], []]
+
+
+async def test_another_subscribes_when_the_holder_is_disconnected_while_it_logs_in_anew() -> None:
+    async with shared_rig() as rig:
+        watched = await live(rig, *ALIKE)
+        hub = rig.broker._hubs[rig.environment][int(rig.account(1))]
+        hub.live = False
+        rig.end_account_session(rig.account(1))
+        await subscribed(rig, **{SECOND: 1})
+        await all_priced(rig, watched[1:])
+
+
+async def test_prices_go_on_when_the_holder_is_authorised_with_another_token() -> None:
+    async with shared_rig() as rig:
+        watched = await live(rig, *ALIKE)
+        rig.sim.services.hub.invalidate = lambda *args, **kwargs: None  # type: ignore[method-assign]  # says nothing
+        await watched[0].refresh()
+        await watched[0].come_back()
+        await all_priced(rig, watched)
+        assert metric(rig, "quotes_subscriptions") == 1
+
+
+async def test_subscription_is_asked_for_again_when_the_task_that_did_was_cancelled() -> None:
+    async with shared_rig() as rig:
+        (first,) = await live(rig, 1)
+        hub = rig.broker._hubs[rig.environment][int(rig.account(1))]
+        channel, asked = hub.channel, asyncio.Event()
+        assert channel is not None
+        call = channel.call
+
+        async def stuck(request: Any, *others: Any) -> Any:
+            if isinstance(request, ProtoOASubscribeSpotsReq):
+                asked.set()
+                await asyncio.Event().wait()
+            return await call(request, *others)
+
+        channel.call = stuck  # type: ignore[assignment,method-assign]
+        rig.open(rig.account(1), "GBPUSD")
+        await asyncio.wait_for(asked.wait(), WITHIN_S)
+        assert hub.upkeep._following is not None
+        hub.upkeep._following.cancel()
+        channel.call = call  # type: ignore[method-assign]
+        await asyncio.wait({hub.upkeep._following})
+        rig.deposit(rig.account(1), 5)
+        await first.true()
+
+
+async def test_last_account_is_asked_too_when_all_others_keep_failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "_FOLLOW_DELAYS_S", (0.0, 0.02))
+    async with shared_rig() as rig:
+        watched = await live(rig, *ALIKE, 25, 31)
+        channel = rig.broker._hubs[rig.environment][int(rig.account(1))].channel
+        assert channel is not None
+        call = channel.call
+
+        async def failing(request: Any, *others: Any) -> Any:
+            if isinstance(request, ProtoOASubscribeSpotsReq) and request.ctidTraderAccountId != int(rig.account(31)):
+                raise faults.transient(ReasonCode.BROKER_ERROR, "not now")
+            return await call(request, *others)
+
+        channel.call = failing  # type: ignore[assignment,method-assign]
+        rig.end_account_session(rig.account(1))
+        await eventually(lambda: subscriptions(rig) == {rig.account(31): 1}, within_s=WITHIN_S)
+        await all_priced(rig, watched[1:])
 
 
 async def test_no_price_looks_present_while_nobody_can_subscribe_in_the_holders_place() -> None:

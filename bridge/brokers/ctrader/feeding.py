@@ -7,6 +7,8 @@ come at once, and both ask for all symbols in one request, or one by one when a 
 
 from __future__ import annotations
 
+import asyncio
+
 from bridge.brokers.base import BrokerFault, FaultKind
 from bridge.brokers.ctrader import faults
 from bridge.brokers.ctrader.channel import Channel
@@ -110,6 +112,10 @@ async def _subscribe_for_all(hub: AccountHub, channel: Channel, sharing: Sharing
             return
         for symbol_id in asked:
             await _subscribe_for_all(hub, channel, sharing, [symbol_id])
+    except asyncio.CancelledError:
+        for symbol_id in asked:
+            sharer.holds.pop(symbol_id, None)  # not known to be held: whoever does this next asks again
+        raise
     else:
         sharing.subscribed(hub.number, asked)
 
