@@ -26,6 +26,7 @@ from scripts.benchmarks.crowd import start
 from scripts.benchmarks.serving import production_reconcile_s
 from tests.support.official_client import PEERS_PROJECT, official_client_python, peers_node
 from tests.support.processes import ROOT, bridge_process
+from tests.support.waiting import eventually
 from tests.support.world import OPS_KEY, World
 
 LIVE_WITHIN_S = 240.0
@@ -165,11 +166,14 @@ async def _with_symbols(world: World) -> list[dict[str, Any]]:
 
 
 async def formed(world: World, arm: Arm, users: int) -> None:
-    """Tell the broker which of its connections are this program's. RuntimeError when it does not follow all users."""
-    ports = [each.laddr.port for each in psutil.Process(arm.pid).net_connections("tcp4") if each.raddr]
-    told = await world.sim("POST", "/feed/arm", {"name": arm.name, "ports": ports})
-    if told["accounts"] != users:
-        raise RuntimeError(f"{arm.name} follows {told['accounts']} of {users} accounts")
+    """Tell the broker which of its connections are this program's. AssertionError when it does not follow all users."""
+
+    async def complete() -> bool:
+        ports = [each.laddr.port for each in psutil.Process(arm.pid).net_connections("tcp4") if each.raddr]
+        told = await world.sim("POST", "/feed/arm", {"name": arm.name, "ports": ports})
+        return bool(told["accounts"] == users)
+
+    await eventually(complete, within_s=60, every_s=1.0, what=f"{arm.name} follows {users} accounts")
 
 
 def keep_on_core(pid: int, number: int) -> None:

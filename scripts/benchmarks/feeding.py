@@ -70,15 +70,15 @@ class Tap:
     task: asyncio.Task[None] | None = None
 
     def form(self, name: str, ports: Collection[int]) -> Arm:
-        """Who is logged in from these ports and listens to prices, in the order of accounts."""
+        """Who is logged in from these ports and listens to prices, in the order of accounts; each on its newest socket."""
         theirs = [each for each in self.actions.services.hub.connections.values() if _port(each) in ports]
-        targets = [
-            Target(each, authorisation.account_id, self._symbols(authorisation.account_id))
-            for each in theirs
+        newest = {
+            authorisation.account_id: each
+            for each in sorted(theirs, key=lambda connection: connection.number)
             for authorisation in each.authorisations.values()
             if authorisation.spots
-        ]
-        targets.sort(key=lambda target: target.account)
+        }
+        targets = [Target(newest[account], account, self._symbols(account)) for account in sorted(newest)]
         sent = self.arms[name].sent if name in self.arms else 0
         turns = zip(itertools.count(sent), itertools.cycle(targets), strict=False)
         arm = self.arms[name] = Arm(targets, turns, len({id(target.connection) for target in targets}), sent)

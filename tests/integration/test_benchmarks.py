@@ -28,9 +28,7 @@ from scripts.benchmarks.growth import Plan
 from scripts.benchmarks.report import Row
 from tests.support.official_client import official_client_python, peers_node, plots_python
 
-TINY = Plan(
-    users=(4, 8), positions=(3,), events=(10,), intervals_s=(0.5,), window_s=0.5, base_users=4, warm_s=0.3
-)
+TINY = Plan(users=(4, 8), positions=(3,), events=(10,), intervals_s=(0.5,), window_s=0.5, base_users=4, warm_s=0.3)
 
 
 @pytest.fixture(scope="module")
