@@ -70,7 +70,7 @@ class Tap:
     task: asyncio.Task[None] | None = None
 
     def form(self, name: str, ports: Collection[int]) -> Arm:
-        """Who is logged in from these ports and listens to prices, in the order of accounts; each on its newest socket."""
+        """Who is logged in from these ports and listens to prices, by account; each on its newest socket."""
         theirs = [each for each in self.actions.services.hub.connections.values() if _port(each) in ports]
         newest = {
             authorisation.account_id: each
