@@ -25,7 +25,7 @@ async def test_every_record_is_true_and_nobody_served_twice_when_processes_are_k
         rate=REQUESTS_PER_S * 0.9,
         channels=2,
         operations=300,
-        per_s=60,
+        per_s=30,
         lease_s=LONGER_LEASE_S,
         second_users=SECOND_USERS,
         slot_wait_s=SLOT_WAIT_S,

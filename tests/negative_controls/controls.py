@@ -39,7 +39,7 @@ CONTROLS: dict[str, Control] = {
         4,
         "a change of owner leaves the fences of records as they are",
         breakages.fence_not_raised,
-        ("tests/integration/test_fleet.py",),
+        ("tests/integration/test_fleet_postgres.py",),
     ),
     "nobody-dials-again": Control(9, "a lost session waits for ever", breakages.nobody_dials_again, ("--fault", "N01")),
     "budget-ignored": Control(10, "requests leave as fast as they come", breakages.budget_ignored, ("--fault", "N28")),

@@ -20,7 +20,7 @@ from tests.support.world import APP_KEY, World
 
 COMMANDS_SHARE = 0.05  # of all operations
 SECOND_SHARE = 0.05
-BATCH = 250
+BATCH_S = 2.5  # of the load, sent together
 TRIES = 200
 PAUSE_S = 0.1  # before another process is asked
 
@@ -43,7 +43,7 @@ class Load:
     async def run(self, operations: int, per_s: float, *, until: asyncio.Event | None = None) -> None:
         """So many operations at about this pace; on with it until `until` is set."""
         while self.done.total() < operations or not (until is None or until.is_set()):
-            batch = BATCH if until is not None else min(BATCH, operations - self.done.total())
+            batch = round(per_s * BATCH_S)
             paced = asyncio.create_task(asyncio.sleep(batch / per_s))  # the pace of the load
             await self._some(batch)
             await paced

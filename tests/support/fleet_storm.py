@@ -113,6 +113,7 @@ class FleetStorm:
         self._second = fleet.world.at("alpaca", fleet.world.users[: plan.second_users]) if plan.second_users else None
         toggled = fleet.world.users[-max(2, len(fleet.world.users) // 20) :]
         self._load = Load(fleet, self._first, self._second, toggled=toggled, rng=self._rng)
+        self._look_s = 0.25 + len(fleet.world.users) / 2000  # a look reads every record
         self._trading: list[asyncio.Task[None]] = []
         self._steady = [user for user in fleet.world.users if user not in set(toggled)]
         self.report = Report(plan.slack)
@@ -228,12 +229,11 @@ class FleetStorm:
         fleet, plan = self._fleet, self._plan
         begun = await fleet.auditor.now()
         trading, over = self._trade(self._load, plan.operations, plan.per_s)
-        gaps: list[Away] = []
         worst_s = 0.0
         for name in list(fleet.running):
             if trading.done():
                 break  # it failed: told below
-            since, moved = await fleet.auditor.now(), (await self._of(await fleet.owner_of(name)))[0]["ctrader"]
+            moved = (await self._of(await fleet.owner_of(name)))[0]["ctrader"]
             old = fleet.running.pop(name)
             fleet.world.url = next(iter(fleet.running.values())).url
             started = time.monotonic()
@@ -244,12 +244,11 @@ class FleetStorm:
             limit_s = self._gap_s(len(moved))
             await self._live(within_s=3 * limit_s)
             self._say(f"process {name} replaced, all live again after {time.monotonic() - started:.1f} s")
-            gaps += await self._away(since, await fleet.auditor.now())
             worst_s = max(worst_s, limit_s)
         over.set()
         await trading
         await self._live(within_s=3 * worst_s)
-        times = sorted(gap.seconds for gap in gaps)
+        times = sorted(gap.seconds for gap in await self._away(begun, await fleet.auditor.now()))
         self.report.tell("rolling restart", f"{self._load.done.total()} operations: {dict(self._load.done)}")
         self.report.within("longest time away of a session", times[-1], worst_s)
         self.report.tell("half of the times away, 99 % of them", f"{_of(times, 0.5):.1f} s, {_of(times, 0.99):.1f} s")
@@ -318,7 +317,10 @@ class FleetStorm:
             return all(wanted == live for broker, (wanted, live) in last.items() if broker in of)
 
         await eventually(
-            live, within_s=within_s * self._plan.slack, every_s=0.25, what=lambda: f"all live: (wanted, live) is {last}"
+            live,
+            within_s=within_s * self._plan.slack,
+            every_s=self._look_s,
+            what=lambda: f"all live: (wanted, live) is {last}",
         )
 
     async def _away(self, since: Any, until: Any) -> list[Away]:
