@@ -291,13 +291,28 @@ async def test_who_asks_during_a_look_is_told_what_was_written_before(
     await asyncio.to_thread(looking.wait, 10)
     world.users["user-1"] = {"broker": entry("newer")}
     world.write()
+    cancelled = asyncio.create_task(world.get())  # would have looked for the other one as well
     late = asyncio.create_task(world.get())
-    cancelled = asyncio.create_task(world.get())
     await asyncio.sleep(0)
     cancelled.cancel()
+    await asyncio.sleep(0)
     go_on.set()
     assert token(await early) == "user-1-a"
     assert token(await late) == "newer-a"
+
+
+async def test_nobody_waits_for_others_when_hundreds_ask_at_once(world: World) -> None:
+    """Each may take its turn of the loop, and a turn may be long where thousands log in: all are told in a few."""
+    await world.get()
+    asked = [asyncio.create_task(world.get()) for _ in range(300)]
+    turns = 0
+    while not asked[0].done():
+        await asyncio.sleep(0.001)
+    while not all(task.done() for task in asked) and turns < 50:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns < 10
+    assert {token(await task) for task in asked} == {"user-1-a"}
 
 
 async def test_unchanged_file_is_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
