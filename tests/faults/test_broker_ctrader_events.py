@@ -138,7 +138,7 @@ CASES = [
     Case("N24", {"rows": 2}, during=found_in_pages),  # first: history is short
     Case("N14", {"mode": "random", "count": 3}, during=garbage_is_counted, name="three"),
     Case("N14", {"mode": "random", "count": 40}, during=CtraderScene.all_notice, name="forty"),
-    Case("N14", {"mode": "mutated", "count": 6}, during=mutated, name="mutated", aimed=True),
+    Case("N14", {"mode": "mutated", "count": 6}, during=mutated, name="mutated"),
     *(
         Case("N15", {"variant": variant}, during=quarantined, aimed=True, name=variant)
         for variant in ("unknown", "missing")

@@ -19,6 +19,8 @@ from tests.support.world import APP_KEY
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
+ACCOUNTS = [1_000_001 + 10 * number for number in range(1, USERS + 1)]  # the first of each user
+SERVERS = 2  # of these accounts
 SECOND = "1000022"  # the victim's other demo account
 FOUND_OUT_S = 1.2 * WAITS["reconcile_floor_s"] + 4
 IN_MAINTENANCE = frozenset({"connection_lost", "broker_maintenance"})
@@ -39,6 +41,18 @@ async def maintenance_is_waited_out(scene: CtraderScene) -> None:
     asked_meanwhile = await scene.counted("errors", "SERVER_IS_UNDER_MAINTENANCE") - asked
     assert asked_meanwhile <= 2 + (time.monotonic() - begun), "one probe per channel, not one per session"
     scene.held("about one probe a second for all, at an end a second away or a cap of two")
+
+
+async def servers_are_waited_for(scene: CtraderScene) -> None:
+    """The channel is up and only accounts are refused: one login probes for all of a broker server."""
+    await scene.cut()
+    await scene.all_say("broker_maintenance", within_s=4)
+    asked = await scene.counted("errors", "SERVER_IS_UNDER_MAINTENANCE")
+    begun = time.monotonic()
+    await scene.watch_for(3)
+    asked_meanwhile = await scene.counted("errors", "SERVER_IS_UNDER_MAINTENANCE") - asked
+    assert asked_meanwhile <= SERVERS * (1 + time.monotonic() - begun), "one probe per server, not one per session"
+    scene.held("about one probe a second for all of a broker server, at an end a second away")
 
 
 async def hangs(scene: CtraderScene) -> None:
@@ -195,6 +209,8 @@ CASES = [
             ("seconds", "in s"), ("milliseconds", "in ms"), ("past", "past"), ("absent", "absent"), ("far", "+10 years")
         )
     ),
+    Case("N27", {"endsInSeconds": 1, "accounts": ACCOUNTS}, servers_are_waited_for, codes=IN_MAINTENANCE,
+         name="servers", injected="maintenance of broker servers behind a channel that is up"),
     Case("N27", {"variant": "hang"}, during=hangs, name="hang", back_s=14, injected="maintenance without any answer"),
     Case("N28", during=frequency, name="frequency"),
     Case("N28", {"retryAfter": 1, "requests": ["ProtoOATraderReq"]}, during=blocked, name="blocked", back_s=12),

@@ -37,7 +37,7 @@ class CtraderScene(FaultScene):
     SOCKETS: ClassVar[float] = 1 / USERS
     SILENCE_S: ClassVar[float] = WAITS["probe_after_s"] + WAITS["probe_timeout_s"]
     UNCOUNTED = frozenset({"N16", "N26"})  # unknown types and heartbeats that are not due are not counted
-    VICTIMS_ONLY = frozenset({"N23", "N42"})
+    VICTIMS_ONLY = frozenset({"N14", "N23", "N42"})
 
     line: FaultProxy
 
