@@ -23,11 +23,7 @@ CONNECT_S = 8.0  # a connection, a place in the queue and an account's snapshot,
 pytestmark = pytest.mark.timeout(180)
 
 
-@fault(
-    "P03",
-    "SIGKILL of one of three processes",
-    "its sessions live elsewhere within lease + 8 s; nothing else moves; no double login",
-)
+@fault("P01", "SIGTERM at a lease of 60 s", "the successor serves every session within 8 s; no late write; exit 0")
 async def test_process_that_ends_in_order_is_followed_at_once(tmp_path: Path, database_url: str) -> None:
     """The lease is long: nobody waits for it."""
     session_url = {"DATABASE_SESSION_URL": database_url}
@@ -66,7 +62,7 @@ async def test_deploy_overlaps_and_the_old_process_is_killed(tmp_path: Path, dat
         await fleet.judged()
 
 
-@fault("P06", "rolling restart of three processes under trading", "no late write, no double login, every record true")
+@fault("P08", "SIGSTOP beyond the lease, SIGCONT", "no late write; it comes back under another name; every record true")
 async def test_process_that_froze_beyond_its_lease_writes_nothing_and_begins_anew(
     tmp_path: Path, database_url: str
 ) -> None:

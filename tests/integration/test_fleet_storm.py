@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fault_table import fault
 from tests.support.fleet_storm import Plan, run_fleet_storm
 from tests.support.fleet_world import empty_fleet
 
@@ -17,6 +18,8 @@ HELD_SLOT_S = 5.5  # longer than the lease: whoever takes over finds the slot ta
 SLOT_WAIT_S = 4.0  # the quick bridge waits for 2 s, and once more
 
 
+@fault("P03", "SIGKILL of one of three processes under load", "all live elsewhere in the stated time; no double login")
+@fault("P06", "rolling restart of three processes under load", "no late write, no double login, every record true")
 @pytest.mark.timeout(180)
 async def test_every_record_is_true_and_nobody_served_twice_when_processes_are_killed_and_restarted_under_load(
     tmp_path: Path, database_url: str
