@@ -11,6 +11,7 @@ import asyncio
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -275,6 +276,8 @@ class FleetStorm:
             for name in ("doubleLogins", "parallelLogins", "budgetViolations"):
                 if name in counters:
                     report.none(f"{place.broker}: {name}", counters[name])
+        errors = Counter(line["message"] for each in fleet.ever for line in said(each, '"level":"error"'))
+        report.tell("errors in the logs", dict(errors.most_common()))
         for name, world in fleet.running.items():
             view = (await world.api("GET", "/api/fleet"))["processes"]
             report.tell(f"process {name} at the end serves", next(row["load"] for row in view if row["here"]))

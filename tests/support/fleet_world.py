@@ -37,12 +37,14 @@ class Fleet:
         self._stack = stack
         self._module = module
         self.running: dict[str, World] = {"1": world}
+        self.ever = [world.bridge]
 
     async def add(self, name: str, **env: str) -> World:
         """Start one more process, and wait until it serves."""
         port = str(free_port())
         full = {**self.world.env, **env, "PORT": port}
         process = await self._stack.enter_async_context(bridge_process("serve", env=full, module=self._module))
+        self.ever.append(process)
         added = replace(self.world, bridge=process, url=f"http://127.0.0.1:{port}", env=full)
         await added.ready()
         self.running[name] = added
