@@ -17,7 +17,7 @@ IN_USE = "blocks of memory in use"
 async def test_everything_is_live_and_true_after_every_round_of_a_soak(tmp_path: Path) -> None:
     verdicts = Verdicts()
     async with soak_world(tmp_path, users=3, second_users=2) as world:
-        await run_soak(world, Plan(rounds=4, seed=4), verdicts, print)
+        await run_soak(world, Plan(rounds=3, seed=4), verdicts, print)
     wrong = [line for line in verdicts.lines if not line.holds and line.seen != "too few samples"]
     assert not wrong, str(verdicts)
 

@@ -20,7 +20,7 @@ from bridge.cli import main
 from bridge.sessions.session import Session
 from tests.support.quick_bridge import shorten
 
-COPIES = 50  # small ones of each reading, so that a leak shows within seconds
+COPIES = 200  # small ones of each reading, so that a leak shows within seconds
 kept: list[object] = []
 
 
