@@ -39,6 +39,7 @@ ALONE: dict[str, Callable[[bool], Awaitable[list[Row]]]] = {
     "freshness": freshness.measure,
     "transports": transports.measure,
     "runtime": runtime.measure,
+    "collections": runtime.collections,
     "alpaca-events": alpaca_events.measure,
     "alpaca-memory": alpaca_memory.measure,
 }
@@ -49,7 +50,7 @@ ON_THE_CROWD: dict[str, Callable[[World, bool], Awaitable[list[Row]]]] = {
 }
 NAMES = (
     *("hot-path", "official-prices", "fan-in", "memory", "flush", "cuts", "channels", "mass-cut", "freshness"),
-    *("event-store", "account", "alpaca-events", "alpaca-memory", "transports", "runtime"),
+    *("event-store", "account", "alpaca-events", "alpaca-memory", "transports", "runtime", "collections"),
 )
 
 Part = tuple[tuple[str, ...], Callable[[], Awaitable[dict[str, list[Row]]]]]

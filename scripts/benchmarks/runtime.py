@@ -45,7 +45,7 @@ DIAL_ARMS = (
 
 
 async def measure(quick: bool) -> list[Row]:
-    return [*await _dials(quick), *await _loops(quick), *await _collections(quick)]
+    return [*await _dials(quick), *await _loops(quick)]
 
 
 async def _dials(quick: bool) -> list[Row]:
@@ -108,7 +108,7 @@ async def _loops(quick: bool) -> list[Row]:
     return rows
 
 
-async def _collections(quick: bool) -> list[Row]:
+async def collections(quick: bool) -> list[Row]:
     sessions = SESSIONS // 5 if quick else SESSIONS
     served, default = [await _collected(arm, sessions) for arm in ("served", "default")]
     longest = [max(each["maxMs"] for each in one["generations"].values()) for one in (served, default)]
