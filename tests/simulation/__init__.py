@@ -1,1 +1,1 @@
-"""Deterministic simulation: several bridge processes, both brokers and every store on one virtual clock, from one seed."""
+"""Deterministic simulation: bridge processes, both brokers and every store on one virtual clock, from one seed."""

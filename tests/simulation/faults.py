@@ -91,7 +91,7 @@ class Faults:
         for process in world.alive:
             for line in process.lines.values():
                 line.heal()
-            process.frozen = False
+            process.frozen, process.thawed_at = False, world.loop.time()
         world.loop.thaw()
         if not world.alive:
             world.spawn()
@@ -222,7 +222,7 @@ class Faults:
         world.sometimes("freeze")
 
         def thaw() -> None:
-            process.frozen = False
+            process.frozen, process.thawed_at = False, world.loop.time()
             world.note("thaw", process.name)
             world.loop.thaw()
 
@@ -243,6 +243,8 @@ class Faults:
             world.taint(broker, 30.0)
         if fault in ("N11", "N27", "N42"):
             world.half_open = True  # a login may be carried out whose answer nobody waits for any more
+        if fault in ("N27", "N28"):
+            world.logouts_refused = True  # one that the broker refuses is not repeated: the socket's end will do
         actions: Any = world.brokers.ctrader.actions if broker == "ctrader" else world.brokers.alpaca.actions
         actions.fault(fault, **parameters)
 

@@ -167,9 +167,7 @@ class GrantsBehindDoor:
         return attempt
 
     async def release(self, grant_id: str, version: int, owner: str, *, unsent: bool) -> None:
-        await self._door.call(
-            "grant release", lambda: self._rows.release(grant_id, version, owner, unsent=unsent)
-        )
+        await self._door.call("grant release", lambda: self._rows.release(grant_id, version, owner, unsent=unsent))
 
     async def refuse(self, grant_id: str, version: int, code: str) -> None:
         await self._door.call("grant refuse", lambda: self._rows.refuse(grant_id, version, code))

@@ -30,6 +30,7 @@ ABOUT_ORDERS = {
 SLACK_S = 0.6  # latency of a line both ways, and the skew of two wall clocks
 TORN_S = {"ctrader": 2.0, "alpaca": 12.0}  # from one event of a change to the last; Alpaca's come in two places
 WELL_S = 15.0
+AWAKE_S = 1.0  # for a process that was frozen to find out
 TASKS_AT_MOST = 40
 TASKS_PER_SESSION = 8
 ENTRY_KINDS = ("positions", "orders")
@@ -122,9 +123,7 @@ def at_claim(world: World, row: StoredSession, before: int) -> None:
         world.report(3, f"{row.identity} has another owner under {row.fence}, after {before}")
 
 
-def at_reading(
-    world: World, process: BridgeProcess, key: str, last: tuple[int, int], stamp: tuple[int, int]
-) -> None:
+def at_reading(world: World, process: BridgeProcess, key: str, last: tuple[int, int], stamp: tuple[int, int]) -> None:
     """19: readers never see a version go back within a fence."""
     if stamp[0] == last[0] and stamp[1] < last[1]:
         world.report(19, f"a reader at {process.name} saw {stamp} of {key} after {last}")
@@ -184,6 +183,21 @@ def visible_records(world: World) -> None:
             if is_fresh(document["status"], document["staleAfter"], now_ms):
                 freshness(world, key, document["fence"], document)
                 no_invention(world, name, key, document, written=False)
+
+
+def one_owner(world: World) -> None:
+    """3: nobody is logged in with a session that another process owns, but for one that is frozen."""
+    now = world.loop.time()
+    for process in world.alive:
+        if process.frozen or now - process.thawed_at < AWAKE_S:
+            continue
+        for session in process.service._table:
+            if session.state is not State.LIVE:
+                continue
+            row = world.stored((session.user_keys.canonical, session.broker, session.account_id or ""))
+            other = None if row is None else world.process_named(row.owner)
+            if other is not None and other is not process:
+                world.report(3, f"{process.name} serves {session.keys[0]}, and {other.name} owns it")
 
 
 def bounded(world: World) -> None:
@@ -261,7 +275,7 @@ def budgets(world: World) -> None:
         world.report(10, f"{alpaca.budget_violations} requests beyond the budget of an account")
     if ctrader.double_logins and not world.rough:
         world.report(10, f"{ctrader.double_logins} logins of accounts that were logged in on that connection")
-    if ctrader.parallel_logins and not world.half_open:
+    if ctrader.parallel_logins and not (world.half_open or world.logouts_refused):
         world.report(3, f"{ctrader.parallel_logins} accounts were logged in on two connections")
 
 
@@ -273,7 +287,7 @@ def secrets_in_logs(world: World) -> None:
                 world.report(14, f"{secret} in a log line")
 
 
-EVERY_STEP = (visible_records, bounded, progress, commands_hold, explainable, budgets, secrets_in_logs)
+EVERY_STEP = (visible_records, one_owner, bounded, progress, commands_hold, explainable, budgets, secrets_in_logs)
 
 
 # ------------------------------------------------------------ in the end
@@ -322,7 +336,7 @@ def _ended(world: World, row: StoredSession) -> list[tuple[int, str]]:
             if raw is not None and world.watcher.parsed(raw)["status"] != "stopped":
                 status = world.watcher.parsed(raw)["status"]
                 found.append((15, f"{row.identity} is stopped, and its record in {store.name} is {status}"))
-    if row.broker == "ctrader" and row.account_id is not None:
+    if row.broker == "ctrader" and row.account_id is not None and not world.logouts_refused:
         listeners = world.brokers.ctrader.services.hub.listeners(int(row.account_id))
         if listeners:
             found.append((15, f"{row.identity} is stopped and logged in"))

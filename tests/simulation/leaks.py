@@ -22,7 +22,6 @@ import aiohttp.helpers
 import bridge.simulator.alpaca.server
 from bridge.cache.entry import Entry
 from bridge.sessions.session import Session
-
 from tests.simulation.loop import VirtualLoop
 
 ALPACA_STEP_S = 0.2  # how often the simulated broker looks what is due: what takes turns of the loop takes real time

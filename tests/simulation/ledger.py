@@ -55,12 +55,12 @@ class Ledgers:
         desk = brokers.ctrader.services.desk
         deliver = desk.deliver
 
-        def delivered(events: Any) -> None:
-            deliver(events)
+        def delivered(events: Any, *caller: Any) -> None:
+            deliver(events, *caller)
             for each in {event.account_id for event in events if getattr(event, "account_id", None)}:
                 self.look("ctrader", str(each))
 
-        desk.deliver = delivered  # type: ignore[method-assign]
+        desk.deliver = delivered  # type: ignore[method-assign, assignment]
         brokers.ctrader.services.prices.deliver = delivered
         alpaca = brokers.alpaca.services.world
         told = alpaca.on_update

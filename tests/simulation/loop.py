@@ -33,14 +33,14 @@ class Owner(Protocol):
 class Dialling(Protocol):
     """The network under a loop."""
 
+    async def reach(self, host: str, port: int) -> object:
+        """What the first packet to a port meets. Raises OSError; waits for ever where nothing answers."""
+
     async def connect(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Any, Any]:
         """As `loop.create_connection`."""
 
     def listen(self, factory: Callable[[], Any], port: int) -> Any:
         """As `loop.create_server`."""
-
-    def check(self, host: str, port: int) -> None:
-        """Raise what dialling there would raise at once."""
 
 
 class _NoSelector:
@@ -59,6 +59,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._rng = rng
         self._selector = _NoSelector()
         self._held: deque[asyncio.Handle] = deque()
+        self._ready: deque[asyncio.Handle]  # the base class's, as is `_stopping`
+        self._stopping: bool
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._timers_made = 0
         self._dropped: list[asyncio.Handle] = []
@@ -73,7 +75,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # plainer types than those of the library's stubs
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         when += self._rng.random() * TIE_S
@@ -115,7 +117,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._run(handle)
 
     def _run(self, handle: asyncio.Handle) -> None:
-        owner = None if self.ending else handle._context.get(OWNER)
+        owner = None if self.ending else _context_of(handle).get(OWNER)
         if owner is not None:
             if owner.dead:
                 self._dropped.append(handle)
@@ -162,17 +164,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> Any:
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
 
-    def _net(self) -> Any:
+    def _net(self) -> Dialling:
         if self.network is None:
             raise RuntimeError("no network")
         return self.network
 
     # ------------------------------------------------------------ what must not leak in
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]
         raise RuntimeError(f"no threads in the simulation: {func}")
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> NoReturn:
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> NoReturn:  # type: ignore[override]
         raise RuntimeError("no signals in the simulation")
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
@@ -189,6 +191,12 @@ class NumberedTask(asyncio.Task[Any]):
 
     def __hash__(self) -> int:
         return self._number
+
+
+def _context_of(handle: Any) -> Context:
+    """Where the callback of a handle will run."""
+    context: Context = handle._context
+    return context
 
 
 def running() -> VirtualLoop:

@@ -95,7 +95,7 @@ class Commands:
         world.sometimes(f"command {outcome}")
         if outcome in ("unavailable", "no answer", "unclear"):
             self.wanted.update(unclear)
-            if not unclear or outcome == "no answer":
+            if not unclear or outcome == "no answer" or world.knobs.delays:
                 world.loose.add(where)  # it may be carried out at any time
         self.busy.discard(where)
 
@@ -207,9 +207,7 @@ class Operations:
             actions.order(account_id, symbol=rng.choice(PAIRS), side=side, units=units)
         elif dice < 0.6:
             price = Decimal("1.0") if side is Side.BUY else Decimal("1.5")
-            actions.order(
-                account_id, symbol="EURUSD", side=side, units=units, type=OrderType.LIMIT, limit_price=price
-            )
+            actions.order(account_id, symbol="EURUSD", side=side, units=units, type=OrderType.LIMIT, limit_price=price)
         elif truth["positions"] and dice < 0.9:
             held = rng.choice(truth["positions"])
             half = Decimal(str(held["units"])) / 2

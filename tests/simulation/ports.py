@@ -48,7 +48,11 @@ class Service:
     @property
     def well(self) -> bool:
         """Whether calls succeed, and soon."""
-        return self.up and self.latency[1] < 0.1 and not (self.refuses or self.loses_request or self.loses_reply or self.delays)
+        return (
+            self.up
+            and self.latency[1] < 0.1
+            and not (self.refuses or self.loses_request or self.loses_reply or self.delays)
+        )
 
     def reaches(self, process: BridgeProcess) -> bool:
         """Whether anything passes between them now."""
@@ -86,6 +90,25 @@ class Door:
         await process.cross(where)
         fate = service.fate() if service.reaches(process) else "request lost"
         answer: asyncio.Future[Any] = loop.create_future()
+        delay_s = service.rng.uniform(*service.latency)
+        if fate == "refused":
+            await asyncio.sleep(delay_s)
+            raise self._failure(f"{service.name} is away")
+        if fate == "delayed":  # on its way for so long that others may have taken over when it arrives
+            delay_s = service.rng.uniform(1.0, 1.5 * process.world.knobs.lease_s)
+        if fate != "request lost":
+            self._send(delay_s, where, effect, answer if fate == "answered" else None)
+        try:
+            async with asyncio.timeout(GIVE_UP_S):
+                outcome = await answer
+        except TimeoutError as error:
+            raise self._failure(f"{service.name} did not answer") from error
+        await process.cross(f"{where} done")
+        return outcome
+
+    def _send(self, delay_s: float, where: str, effect: Callable[[], Any], answer: asyncio.Future[Any] | None) -> None:
+        """The call arrives after so long, if it can, whatever has become of its caller; `answer` None: it is lost."""
+        loop, service, process = running(), self.service, self._process
 
         def land() -> None:
             if not (service.up and service.reaches(process)):
@@ -98,32 +121,20 @@ class Door:
             except BridgeError as refusal:
                 error = refusal
             process.world.note("effect", process.name, where, type(error).__name__)
-            if fate == "answered":
-                loop.call_later(service.rng.uniform(*service.latency), settle, outcome, error, context=process.context)
+            if answer is not None:
+                back_s = service.rng.uniform(*service.latency)
+                loop.call_later(back_s, _settle, answer, outcome, error, context=process.context)
 
-        def settle(outcome: Any, error: BridgeError | None) -> None:
-            if answer.done():
-                return
-            if error is None:
-                answer.set_result(outcome)
-            else:
-                answer.set_exception(error)
+        loop.call_later(delay_s, land, context=process.world.context)
 
-        delay_s = service.rng.uniform(*service.latency)
-        if fate == "refused":
-            await asyncio.sleep(delay_s)
-            raise self._failure(f"{service.name} is away")
-        if fate == "delayed":  # on its way for so long that others may have taken over when it arrives
-            delay_s = service.rng.uniform(1.0, 1.5 * process.world.knobs.lease_s)
-        if fate != "request lost":
-            loop.call_later(delay_s, land, context=process.world.context)
-        try:
-            async with asyncio.timeout(GIVE_UP_S):
-                outcome = await answer
-        except TimeoutError as error:
-            raise self._failure(f"{service.name} did not answer") from error
-        await process.cross(f"{where} done")
-        return outcome
+
+def _settle(answer: asyncio.Future[Any], outcome: Any, error: BridgeError | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(outcome)
+    else:
+        answer.set_exception(error)
 
 
 def at_once(work: Coroutine[Any, Any, Any]) -> Any:
@@ -152,9 +163,7 @@ class Behind:
             return found
 
         async def call(*arguments: Any, **named: Any) -> Any:
-            return await self._door.call(
-                name, lambda: self._around(name, lambda: at_once(found(*arguments, **named)))
-            )
+            return await self._door.call(name, lambda: self._around(name, lambda: at_once(found(*arguments, **named))))
 
         return call
 

@@ -1,4 +1,4 @@
-"""One bridge process: the real service, supervisor, steward, keeper, flusher and adapters, put together as `daemon` does.
+"""One bridge process: the real service, supervisor, steward, keeper, flusher and adapters, put together as in `daemon`.
 
 What differs from a running one: no HTTP edge (commands go to the service), stores and database behind simulated doors,
 and an end that can come at any moment. Whatever it does runs in its own context, so that a crash stops all of it.
@@ -94,6 +94,7 @@ class BridgeProcess:
         self.lines: dict[str, Line] = {}
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.unwell_at = world.loop.time()
+        self.thawed_at = float("-inf")
         self.context.run(self._compose)
 
     # ------------------------------------------------------------ parts

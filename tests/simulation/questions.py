@@ -1,4 +1,4 @@
-"""What the invariants and operations ask of a world: whose a key is, what is stored, who owns it, what the broker says."""
+"""What is asked of a world: whose a key is, what is stored, who owns it, what the broker says."""
 
 from __future__ import annotations
 

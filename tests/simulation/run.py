@@ -35,7 +35,7 @@ Breakage = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`broken`: None, or what was found wrong. `seen`: rare things, and how often. Times in seconds, virtual or real."""
+    """`broken`: None, or what was found wrong. `seen`: rare things, and how often. Times in seconds."""
 
     seed: int
     trace: str

@@ -72,9 +72,8 @@ class Watcher:
     def lost(self, store: str) -> None:
         """A store has forgotten: what it accepts from now on begins anew."""
         self.lost_once.add(store)
-        for memory in (self.accepted, self.granted):
-            for where in [each for each in memory if each[0] == store]:
-                del memory[where]  # type: ignore[attr-defined]
+        self.accepted = {where: stamp for where, stamp in self.accepted.items() if where[0] != store}
+        self.granted = {where: fence for where, fence in self.granted.items() if where[0] != store}
 
     def claimed(self, store: WatchedStore, key: str, fence: int) -> None:
         self.world.note("claim", store.name, key[-6:], fence)

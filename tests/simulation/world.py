@@ -15,6 +15,8 @@ from contextvars import copy_context
 from random import Random
 from typing import Any
 
+from bridge.brokers.alpaca.settings import AlpacaSettings
+from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.config_values import TokenKey
 from bridge.credentials.grant_table import Grant
 from bridge.credentials.vault import Vault
@@ -22,6 +24,7 @@ from bridge.runtime.clock import Clock
 from bridge.sessions.ownership.fencing import RecordFences
 from bridge.sessions.ownership.fleet_in_memory import FleetInMemory
 from bridge.sessions.remembered import DesiredInMemory
+from bridge.simulator.running import Brokers
 from bridge.telemetry.audit import Action
 from core.secret import Secret
 from core.user_key import UserKeyScheme
@@ -30,7 +33,7 @@ from tests.simulation.grants import GrantRows
 from tests.simulation.knobs import Knobs
 from tests.simulation.ledger import Ledgers
 from tests.simulation.loop import OWNER, NumberedTask, Owner, VirtualLoop
-from tests.simulation.market_place import MarketPlace
+from tests.simulation.market_place import open_market
 from tests.simulation.network import End, Line, Network
 from tests.simulation.operations import Commands
 from tests.simulation.ports import Service, at_once
@@ -45,13 +48,19 @@ class Violation(AssertionError):
     """An invariant does not hold."""
 
 
-class World(MarketPlace, Questions):
+class World(Questions):
     """`broken`: what was found wrong. `seen`: how often each rare thing happened. `armed`: faults may happen now.
 
     `rough`: lines or brokers have failed, so a login may have been cut off half-way. `half_open`: something happened
-    after which a broker may think that a login is alive that is not. `loose`: users at a
+    after which a broker may think that a login is alive that is not. `logouts_refused`: a broker may have refused one.
+    `tainted`: until when (loop seconds) what a broker
+    said may have got lost. `loose`: users at a
     broker of whom nobody knows which commands were carried out.
     """
+
+    brokers: Brokers
+    ctrader_settings: CtraderSettings
+    alpaca_settings: AlpacaSettings
 
     def __init__(self, seed: int, knobs: Knobs, loop: VirtualLoop) -> None:
         self.seed = seed
@@ -75,8 +84,11 @@ class World(MarketPlace, Questions):
         self.audit: list[tuple[float, str, Action, str | None, str, dict[str, Any]]] = []
         self.pairs: list[tuple[BridgeProcess, str, float]] = []
         self.refreshes_sent: Counter[str] = Counter()
+        self.services_by_port: dict[int, str] = {}
+        self.tainted: dict[str, float] = {}
         self.loose: set[tuple[str, str]] = set()
-        self.armed = self.over = self.half_open = self.rough = False
+        self.armed = self.over = False
+        self.half_open = self.rough = self.logouts_refused = False
         self.log: list[str] = []
         self._born = 0
         self._hash = hashlib.blake2b(digest_size=16)
@@ -105,7 +117,7 @@ class World(MarketPlace, Questions):
 
     async def open(self) -> None:
         """Start both brokers, and the first processes."""
-        await self.open_market()
+        await open_market(self)
         for _ in range(self.knobs.processes):
             self.spawn()
 
@@ -200,6 +212,13 @@ class World(MarketPlace, Questions):
             process.unwell_at = now
         return now - process.unwell_at
 
+    def taint(self, broker: str, seconds: float) -> None:
+        """From now on for so long, what a session shows may lack what the broker said."""
+        self.tainted[broker] = max(self.tainted.get(broker, 0.0), self.loop.time() + seconds)
+
+    def is_tainted(self, broker: str) -> bool:
+        return self.loop.time() < self.tainted.get(broker, 0.0)
+
     def lose_redis(self) -> None:
         """A failover that lost what was acknowledged."""
         self.stores["redis"].lose()
@@ -226,6 +245,7 @@ class World(MarketPlace, Questions):
             outcome = work()
             rows = self.desired.rows()
             moved = [row for row in rows if row.identity in before and before[row.identity][1] < row.fence]
+            moved = [self.desired._shown(row) for row in moved]
             self.watcher.owners_changed(process, before, rows)
             if self.knobs.layout.startswith("postgres") and moved:
                 at_once(RecordFences(self._claim, self.user_keys).follow(None, moved))  # type: ignore[arg-type]
@@ -306,7 +326,7 @@ class World(MarketPlace, Questions):
             raise Violation("\n".join(f"invariant {number}: {text}" for number, text in self.broken))
 
 
-def _owned_task(loop: asyncio.AbstractEventLoop, work: Any, context: Any = None) -> asyncio.Task[Any]:
+def _owned_task(loop: Any, work: Any, context: Any = None) -> asyncio.Task[Any]:
     """A task, known to the process that starts it."""
     task: asyncio.Task[Any] = NumberedTask(work, loop=loop, context=context)
     owner = OWNER.get() if context is None else context.get(OWNER)
