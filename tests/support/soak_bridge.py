@@ -1,5 +1,7 @@
 """`python -m tests.support.soak_bridge serve`: the bridge with short waits, which on request lets go of what it can.
 
+It remembers fewer executions of an account than production, so that what is bounded is full soon and grows no more.
+
 On SIGRTMIN it collects garbage, so that what is sampled afterwards is what somebody still holds. With SOAK_LEAK it
 keeps copies of every reading of a session: a bridge that leaks, for the test of the check. With SOAK_CENSUS, the
 path of a file, it also writes down there how many objects of which type there are: where to look when something grows.
@@ -15,12 +17,14 @@ from pathlib import Path
 import orjson
 
 from bridge.__main__ import loop_factory
+from bridge.brokers.alpaca import reading
 from bridge.cache.record import Reading
 from bridge.cli import main
 from bridge.sessions.session import Session
 from tests.support.quick_bridge import shorten
 
-COPIES = 200  # small ones of each reading, so that a leak shows within seconds
+COPIES = 1000  # small ones of each reading, so that a leak shows within seconds
+EXECUTIONS = 1000  # more than one search for them shows in a soak
 kept: list[object] = []
 
 
@@ -41,10 +45,10 @@ def take_census(path: Path) -> None:
 
 
 def leak() -> None:
-    reading = Session.reading
+    read = Session.reading
 
     def leaking(self: Session) -> Reading:
-        made = reading(self)
+        made = read(self)
         kept.extend([made.status, each] for each in range(COPIES))
         return made
 
@@ -53,6 +57,7 @@ def leak() -> None:
 
 if __name__ == "__main__":
     shorten()
+    reading.REMEMBERED = EXECUTIONS
     collect_on_signal()
     if os.environ.get("SOAK_LEAK"):
         leak()
