@@ -30,18 +30,21 @@ kept: list[object] = []
 
 def collect_on_signal() -> None:
     def collect(number: int, frame: object) -> None:
-        gc.collect()
+        unreachable = gc.collect()
         if path := os.environ.get("SOAK_CENSUS"):
-            take_census(Path(path))
+            take_census(Path(path), unreachable)
 
     signal.signal(signal.SIGRTMIN, collect)
 
 
-def take_census(path: Path) -> None:
-    """One more line: a JSON object of numbers by type; containers only, and none from before the start was over."""
+def take_census(path: Path, unreachable: int) -> None:
+    """One more line: a JSON object of numbers by type; containers only, and none from before the start was over.
+
+    `unreachable`: how many were just found to be garbage that referred to itself.
+    """
     found = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
     with path.open("ab") as file:
-        file.write(orjson.dumps(dict(found.most_common())) + b"\n")
+        file.write(orjson.dumps({"unreachable": unreachable, **found}) + b"\n")
 
 
 def leak() -> None:
