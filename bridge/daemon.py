@@ -69,7 +69,9 @@ log = logging.getLogger(__name__)
 
 SESSIONS_SHARE, FLUSH_SHARE, CLOSING_SHARE = 0.2, 0.45, 0.15  # of the drain time; a part that hangs is left behind
 GUARD_S = 0.2  # before the drain time is over the process ends, whatever hangs
-GC_THRESHOLDS = (50_000, 50, 1000)  # reference/perf.md F: frozen start, rare young collections
+# What exists at start is frozen and young collections are rare: a collection walks over whatever thousands of sessions
+# hold, and stops the loop for as long (reference/perf.md F; `./scripts/bench --rows collections`).
+GC_THRESHOLDS = (50_000, 50, 1000)
 FILES_WANTED = 65_536
 CRASHED = 1
 DAY_S = 86_400.0
