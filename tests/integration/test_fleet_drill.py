@@ -62,6 +62,7 @@ async def test_deploy_overlaps_and_the_old_process_is_killed(tmp_path: Path, dat
         await fleet.judged()
 
 
+@fault("N39", "SIGSTOP beyond the lease, another process takes over, SIGCONT", "no write under the old fence")
 @fault("P08", "SIGSTOP beyond the lease, SIGCONT", "no late write; it comes back under another name; every record true")
 async def test_process_that_froze_beyond_its_lease_writes_nothing_and_begins_anew(
     tmp_path: Path, database_url: str
