@@ -72,7 +72,7 @@ class Faults:
             (7, self._kill),
             (6, self._freeze),
             (4, self._partition),
-            (4, self._token),
+            (7, self._token),
         ]
 
     def act(self) -> None:
@@ -249,12 +249,22 @@ class Faults:
         actions.fault(fault, **parameters)
 
     def _token(self) -> None:
-        """An access token runs out."""
+        """An access token runs out, mostly; or consent is withdrawn, or all tokens run out at once."""
         world, rng = self._world, self._rng
         if "ctrader" not in world.knobs.brokers:
             return
         user = rng.randint(1, world.knobs.users)
         if world.brokers.ctrader.services.tokens.grant_of_user(user) is None:
+            return
+        dice = rng.random()
+        if dice < 0.1:
+            world.note("consent withdrawn", user)
+            world.brokers.ctrader.actions.revoke(user)
+            return
+        if dice < 0.4:
+            world.note("all tokens expire")
+            world.sometimes("token expires")
+            world.brokers.ctrader.actions.fault("N30", probability=1.0)
             return
         world.note("token expires", user)
         world.sometimes("token expires")

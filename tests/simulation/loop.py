@@ -92,6 +92,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def end(self) -> None:
         """The world is over: the dead and the frozen run as well, so that nothing is left to the garbage collector."""
         self.ending = True
+        self._turns = 0
         self._ready.extend(self._dropped)
         self._dropped.clear()
         self.thaw()

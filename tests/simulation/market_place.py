@@ -65,6 +65,8 @@ def _set_adapters(world: World, env: dict[str, str]) -> None:
         accounts_per_channel=knobs.accounts_per_channel,
         requests_per_second=round(knobs.requests_per_second * 0.9),
         history_requests_per_second=max(1, round(knobs.requests_per_second * 0.08)),
+        connection_limit_s=knobs.slot_s + 5.0,
+        app_blocked_s=40.0,  # of 300: the longest wait, and nothing happens in it
     )
     world.alpaca_settings = AlpacaSettings(
         live_url=env["ALPACA_LIVE_URL"],

@@ -158,7 +158,7 @@ class Operations:
 
     def _account(self, user: str, broker: str) -> str | None:
         """Mostly the default one."""
-        if self._rng.random() < 0.75:
+        if self._rng.random() < 0.6:
             return None
         return self._rng.choice(self._accounts(user, broker))
 

@@ -317,6 +317,8 @@ class World(Questions):
                 self.sometimes(f"state {session.state.value}")
                 if session.reason is not None:
                     self.sometimes(f"reason {session.reason.code.value}")
+            for cause in process.service._supervisor.machine.counters.reconnects:
+                self.sometimes(f"back after {cause}")
             steward = process.service.steward
             for name in () if steward is None else steward.counters:
                 self.sometimes(f"steward {name}")
