@@ -20,28 +20,11 @@ two only while a leaving holder waits for its successor; a feed that nobody serv
 
 from __future__ import annotations
 
-from bridge.brokers.ctrader.price_classes import Kind, PriceClass, PriceClasses
+from bridge.brokers.ctrader.price_classes import Feed, Kind, PriceClass, PriceClasses
 from bridge.brokers.ctrader.shared_quote import SharedQuote
 from core.account import AccountMirror
 
 QUICK_PASSES = 3
-
-
-class Feed:
-    """One symbol of one price class. `members`: accounts that need it, in the order in which they are asked."""
-
-    __slots__ = ("asked", "cut", "failures", "holder", "members", "price_class", "quote", "refused", "symbol_id")
-
-    def __init__(self, price_class: PriceClass, symbol_id: int) -> None:
-        self.price_class = price_class
-        self.symbol_id = symbol_id
-        self.quote = SharedQuote()
-        self.members: dict[int, None] = {}
-        self.refused: set[int] = set()
-        self.holder: int | None = None  # its subscription brings the price
-        self.asked: int | None = None  # is to subscribe, or is doing so
-        self.cut = False  # the holder went and nothing feeds the price
-        self.failures = 0
 
 
 class Sharer:

@@ -325,7 +325,7 @@ class AccountHub:
 
     def scales(self) -> normalize.Scales:
         """What this account's messages may leave unsaid."""
-        digits = self.market.price_digits if self.market is not None else _no_digits
+        digits = self.market.price_digits if self.market is not None else normalize.no_digits
         return normalize.Scales(self.mirror.money_digits, digits)
 
     def _apply(self, message: Message) -> None:
@@ -353,8 +353,7 @@ class AccountHub:
                 self._logged_out.set_result(None)
             return
         self.authorised = False  # a login under way notices
-        if (sharing := self.sharing) is not None:
-            sharing.drop(self.number)
+        self.unfeed()
         if self.live:
             self.ended(faults.session_ended())
 
@@ -370,12 +369,6 @@ class AccountHub:
     def sharing(self) -> Sharing | None:
         """The shared subscriptions of its channel; None when every account has its own."""
         return None if self.channel is None else self.channel.sharing
-
-    def unfed(self, needed: set[str]) -> bool:
-        """True when its price subscriptions are not those that it should have, given what it needs."""
-        if (sharing := self.sharing) is None or self.kind is None:
-            return needed != set(self.symbols.values())
-        return sharing.board.due(self.number, self.kind, frozenset(int(key) for key in needed))
 
     def unfeed(self) -> None:
         """Its subscriptions are over, or are to be made anew."""
@@ -405,7 +398,3 @@ class AccountHub:
         for member in self.members:
             if member.waiting:
                 member.listener.stage(stage)
-
-
-def _no_digits(_: int) -> int | None:
-    return None

@@ -21,10 +21,8 @@ Decides only. Invariant: an account is in exactly one class, until it is forgott
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bridge.brokers.ctrader.board import Feed
+from bridge.brokers.ctrader.shared_quote import SharedQuote
 
 LOOKS = 3
 
@@ -58,6 +56,23 @@ class PriceClass:
                 return None
             total += feed.quote.ticks
         return total
+
+
+class Feed:
+    """One symbol of one price class. `members`: accounts that need it, in the order in which they are asked."""
+
+    __slots__ = ("asked", "cut", "failures", "holder", "members", "price_class", "quote", "refused", "symbol_id")
+
+    def __init__(self, price_class: PriceClass, symbol_id: int) -> None:
+        self.price_class = price_class
+        self.symbol_id = symbol_id
+        self.quote = SharedQuote()
+        self.members: dict[int, None] = {}
+        self.refused: set[int] = set()
+        self.holder: int | None = None  # its subscription brings the price
+        self.asked: int | None = None  # is to subscribe, or is doing so
+        self.cut = False  # the holder went and nothing feeds the price
+        self.failures = 0
 
 
 @dataclass(slots=True)

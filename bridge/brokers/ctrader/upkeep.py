@@ -13,6 +13,7 @@ from typing import Protocol
 from bridge.brokers.base import BrokerFault
 from bridge.brokers.ctrader.context import Context
 from bridge.brokers.ctrader.market import Asker, Market
+from bridge.brokers.ctrader.price_classes import Kind
 from bridge.brokers.ctrader.sharing import Sharing
 from core.account import AccountMirror
 from core.valuation import needed_quotes
@@ -27,13 +28,12 @@ class Kept(Asker, Protocol):
     live: bool
     market: Market | None
     mirror: AccountMirror
+    symbols: dict[int, str]
+    kind: Kind | None
 
     @property
     def sharing(self) -> Sharing | None:
         """The shared subscriptions of its channel, if they are shared."""
-
-    def unfed(self, needed: set[str]) -> bool:
-        """True when its price subscriptions are not those that it should have, given what it needs."""
 
     def judge(self, fault: BrokerFault) -> None:
         """Decide whether a failed request ends the account's authorisation."""
@@ -59,7 +59,7 @@ class Upkeep:
         hub = self._hub
         if not hub.live or (self._following is not None and not self._following.done()):
             return
-        if hub.unfed(needed_quotes(hub.mirror)) or _nameless(hub.mirror):
+        if _unfed(hub) or _nameless(hub.mirror):
             self._following = hub.context.tasks.start(self._follow(), name=f"follow-{hub.number}")
 
     def reread(self, symbol_ids: tuple[int, ...]) -> None:
@@ -128,6 +128,14 @@ class Upkeep:
             await self._hub.reconcile()
         except BrokerFault:
             self._hub.context.stats.count("repairs_failed")
+
+
+def _unfed(hub: Kept) -> bool:
+    """True when its price subscriptions are not those that it should have, given what it holds."""
+    needed = needed_quotes(hub.mirror)
+    if (sharing := hub.sharing) is None or hub.kind is None:
+        return needed != set(hub.symbols.values())
+    return sharing.board.due(hub.number, hub.kind, frozenset(int(key) for key in needed))
 
 
 def _nameless(mirror: AccountMirror) -> bool:

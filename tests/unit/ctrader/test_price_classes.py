@@ -2,8 +2,7 @@
 
 import pytest
 
-from bridge.brokers.ctrader.board import Feed
-from bridge.brokers.ctrader.price_classes import LOOKS, Kind, PriceClass, PriceClasses
+from bridge.brokers.ctrader.price_classes import LOOKS, Feed, Kind, PriceClass, PriceClasses
 
 SIM, NETTED, OTHER = Kind("Sim", "0.0.0"), Kind("Sim", "1.0.0"), Kind("Simex", "0.0.0")
 
