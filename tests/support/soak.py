@@ -31,7 +31,7 @@ MIB = 2**20
 # What may be grown by after the warm-up, however long the run: what is made once late, what is bounded (the executions
 # of each account that are remembered) and fills slowly, and noise.
 BOUNDS: Mapping[str, Bound] = {
-    "resident memory": Bound(3 * MIB, share=0.03, unit=" MiB", scale=MIB),
+    "resident memory": Bound(6 * MIB, share=0.03, unit=" MiB", scale=MIB),
     "blocks of memory in use": Bound(30_000),
     "tasks": Bound(3),
     "open files": Bound(3),
