@@ -1,11 +1,12 @@
 """What seeds have found and has been mended, each played once more without dice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
 
+from bridge.sessions.desired import Note, Start
 from tests.simulation.knobs import Knobs, draw
 from tests.simulation.leaks import sealed_off
 from tests.simulation.loop import VirtualLoop
@@ -78,10 +79,21 @@ def test_row_is_owned_no_more_when_its_session_was_started_and_stopped_again_els
         one, two = world.serving
         await world.commands.start(one, "user-1", "ctrader", None)
         await until(lambda: live(world) == {"1000011"})
+        note, elsewhere = world.desired.note, two.standing.owner
+        (row,) = world.desired.rows()
+
+        async def noted(notes: Sequence[Note]) -> None:
+            """The last record is noted just after the session was started anew, and then it is stopped again."""
+            world.desired.note = note  # type: ignore[method-assign]
+            start = Start(row.user_id, row.user_key, row.broker, row.account_id, row.environment)
+            await world.desired.start(start, owner=elsewhere)
+            await note(notes)
+            await world.desired.stop(row.user_key, row.broker, row.account_id, owner=elsewhere)
+
+        await asyncio.sleep(6)  # what else there was to note has been
+        world.desired.note = noted  # type: ignore[method-assign]
         await world.commands.stop(one, "user-1", "ctrader", None)
-        await world.commands.start(two, "user-1", "ctrader", None)  # before its owner has noted the last record
-        await world.commands.stop(two, "user-1", "ctrader", None)
         await asyncio.sleep(60)
-        return [row.owner for row in world.desired.rows() if row.user_key and not row.wanted]
+        return [row.owner for row in world.desired.rows() if not row.wanted]
 
     assert played(play, replace(PLAIN, processes=2, hears=False, latency_s=0.001)) == [None]
