@@ -307,7 +307,7 @@ class Daemon:
         await self._in_time("sessions", self._sessions.drain(budget_s * SESSIONS_SHARE), budget_s)
         await self._in_time("last flush", self._last_flush(budget_s * FLUSH_SHARE), budget_s)
         closing: list[tuple[str, Coroutine[Any, Any, object]]] = [
-            *((name, broker.close()) for name, broker in self._brokers.items()),
+            ("brokers", self._close_brokers()),
             ("fleet", self._sessions.leave()),  # not before the sockets are closed: nobody may be logged in twice
             ("alerts", self._alerts.close()),
             ("sessions", self._sessions.close()),
@@ -324,6 +324,13 @@ class Daemon:
         for what, work in closing:
             await self._in_time(what, work, budget_s * CLOSING_SHARE)
         log.info("ended", extra={"cause": self.shutdown.cause})
+
+    async def _close_brokers(self) -> None:
+        """All at once: one after the other they could use up what is left for giving the lease back."""
+        closing = (broker.close() for broker in self._brokers.values())
+        for name, error in zip(self._brokers, await asyncio.gather(*closing, return_exceptions=True), strict=True):
+            if error is not None:
+                log.warning("a broker could not be left in order", extra={"broker": name, "error": repr(error)})
 
     async def _last_flush(self, seconds: float) -> None:
         left = await self._flusher.drain(seconds)

@@ -238,7 +238,7 @@ class FleetStorm:
             old = fleet.running.pop(name)
             fleet.world.url = next(iter(fleet.running.values())).url
             started = time.monotonic()
-            code = await old.bridge.stop(within_s=DRAIN_S + 3)
+            code = await old.bridge.stop(within_s=DRAIN_S + 30)
             ended = f"{time.monotonic() - started:.1f} s, its lease given back after {_gave_back(old.bridge):.1f} s"
             self.report.tell(f"process {name} ended in order", ended, DRAIN_S, code == 0)
             await fleet.add(f"{name}'")
