@@ -331,11 +331,13 @@ def _ended(world: World, row: StoredSession) -> list[tuple[int, str]]:
         if session is not None and session.state not in ENDED_STATES:
             found.append((15, f"{row.identity} is stopped, and {session.state.value} at {process.name}"))
     for key in world.keys_of(row):
-        for store in world.layout_stores():
-            raw = store.documents().get(key)
-            if raw is not None and world.watcher.parsed(raw)["status"] != "stopped":
-                status = world.watcher.parsed(raw)["status"]
-                found.append((15, f"{row.identity} is stopped, and its record in {store.name} is {status}"))
+        for number, store in enumerate(world.layout_stores()):
+            document = world.watcher.parsed(store.documents().get(key, b"null"))
+            if document is None or document["status"] == "stopped":
+                continue
+            # a copy that was away while its writer ended keeps an older one: not fresh, so readers look further
+            if number == 0 or is_fresh(document["status"], document["staleAfter"], world.clock.now_ms()):
+                found.append((15, f"{row.identity} is stopped, and {store.name} says {document['status']}"))
     if row.broker == "ctrader" and row.account_id is not None and not world.logouts_refused:
         listeners = world.brokers.ctrader.services.hub.listeners(int(row.account_id))
         if listeners:
