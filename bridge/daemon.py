@@ -66,7 +66,6 @@ from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
 
-
 SESSIONS_SHARE, FLUSH_SHARE, CLOSING_SHARE = 0.2, 0.45, 0.15  # of the drain time; a part that hangs is left behind
 GUARD_S = 0.2  # before the drain time is over the process ends, whatever hangs
 # What exists at start is frozen and young collections are rare: a collection walks over whatever thousands of sessions

@@ -65,9 +65,10 @@ class Line:
 
 @dataclass(slots=True)
 class Report:
-    """All lines, in order."""
+    """All lines, in order, each said when it is known."""
 
     slack: float = 1.0
+    say: Say = print
     lines: list[Line] = field(default_factory=list)
 
     @property
@@ -76,7 +77,9 @@ class Report:
         return [line for line in self.lines if line.holds is False]
 
     def tell(self, what: str, seen: object, allowed: object = "", holds: bool | None = None) -> None:
-        self.lines.append(Line(what, str(seen), str(allowed), holds))
+        line = Line(what, str(seen), str(allowed), holds)
+        self.lines.append(line)
+        self.say("  ".join(part for part in _cells(line) if part))
 
     def within(self, what: str, seconds: float, limit_s: float) -> None:
         limit_s *= self.slack
@@ -117,7 +120,7 @@ class FleetStorm:
         self._look_s = 0.25 + len(fleet.world.users) / 2000  # a look reads every record
         self._trading: list[asyncio.Task[None]] = []
         self._steady = [user for user in fleet.world.users if user not in set(toggled)]
-        self.report = Report(plan.slack)
+        self.report = Report(plan.slack, say)
 
     async def run(self) -> Report:
         """Everything, in order."""
