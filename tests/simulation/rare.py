@@ -18,7 +18,6 @@ RARE = frozenset(
         "state refreshing",
         "reason connection_limit",
         "reason rate_limited",
-        "back after broker_silent",
         "back after connection_lost",
         "back after account_session_ended",
         "back after rate_limited",
