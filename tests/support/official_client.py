@@ -143,8 +143,8 @@ def _run(what: str, *command: str, cwd: Path) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(
-            f"could not install {what}, which some tests and measurements need: are the package indexes and the network reachable "
-            f"(or .venv-official/ filled)?\n{done.stderr[-2000:]}"
+            f"could not install {what}, which some tests and measurements need: are the package indexes and the network "
+            f"reachable (or .venv-official/ filled)?\n{done.stderr[-2000:]}"
         )
 
 
