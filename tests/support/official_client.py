@@ -143,7 +143,7 @@ def _run(what: str, *command: str, cwd: Path) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(
-            f"could not install {what}, which some tests and measurements need: are the package indexes and the network "
+            f"could not install {what}, which some tests and measurements need: are package indexes and the network "
             f"reachable (or .venv-official/ filled)?\n{done.stderr[-2000:]}"
         )
 
