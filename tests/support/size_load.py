@@ -55,7 +55,7 @@ class Load:
         self._rng = rng
         self._opened: deque[tuple[World, str, Any]] = deque()  # place, account, position id or units
         self.holders: dict[str, Sequence[str]] = {
-            place.broker: [user for number, user in enumerate(place.users) if number * share % 1 < share]
+            place.broker: sorted(rng.sample(list(place.users), round(share * len(place.users))))
             for place in (first, second)
         }
         self.operations = 0

@@ -169,13 +169,16 @@ class _Soak:
         return await self.world.first.live() == self.world.sessions
 
     async def _equal(self, place: World) -> None:
-        truths = {user: await place.sim("GET", f"/truth/{place.accounts[user]}") for user in place.users}
         wrong: dict[str, list[str]] = {}
 
         async def equal() -> bool:
-            found = zip(place.users, place.records(), strict=True)
+            """What a broker fills in parts goes on by itself, so the truth is asked for each time."""
+            looked_at = list(wrong or place.users)
             wrong.clear()
-            wrong.update({user: odd for user, record in found if (odd := differences(record, truths[user]))})
+            truths = {user: await place.sim("GET", f"/truth/{place.accounts[user]}") for user in looked_at}
+            for user, record in zip(looked_at, place.records(looked_at), strict=True):
+                if odd := differences(record, truths[user]):
+                    wrong[user] = odd
             if wrong:
                 await self._tell_prices()
             return not wrong
