@@ -112,6 +112,8 @@ async def _settled(world: World) -> float:
     for name, _ in [(row.owner, row) for row in (await world.fleet.processes())[0] if row.draining]:
         await world.fleet.drain(name, draining=False)
     while True:
+        if not world.alive:  # the last one was on its way out
+            world.spawn()
         await asyncio.sleep(1.0)
         world.step()
         left = invariants.unsettled(world)
