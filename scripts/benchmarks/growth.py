@@ -56,7 +56,8 @@ async def along(plan: Plan) -> dict[str, Any]:
             intervals = await _over_intervals(plan, world)
     base = {"users": plan.base_users, "positions": plan.base_positions, "eventsPerUser": plan.base_events}
     return {
-        "base": base | {"flushIntervalS": 2.0, "eventsPerUserAtIntervals": plan.events_at_intervals},
+        "base": base | {"flushIntervalS": 2.0},
+        "atIntervals": {"positions": plan.positions[-1], "eventsPerUser": plan.events_at_intervals},
         "series": {"users": users, "positions": {"ours": positions}, "events": {"ours": events}}
         | {"intervals": {"ours": intervals}},
     }
@@ -86,11 +87,11 @@ async def _over_content(plan: Plan, world: World) -> tuple[Line, Line]:
         for each in plan.positions:
             await _hold(world, users, each)
             positions.append(await _point(plan, world, arm, each, users, plan.base_events))
-    await _hold(world, users, plan.base_positions)
     return positions, events
 
 
 async def _over_intervals(plan: Plan, world: World) -> Line:
+    """With as many positions as there are by now, the most of the plan: what a flush costs is then easy to see."""
     users, line = plan.base_users, []
     for place, seconds in enumerate(plan.intervals_s):
         name = f"every {seconds:g} s"

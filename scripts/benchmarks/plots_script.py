@@ -48,10 +48,10 @@ def main(readings: str, drawing: str) -> None:
         place.set_ylim(bottom=0)
         if len(growth["series"][series]) > 1:
             place.legend(frameon=False, fontsize=8)
-    base = growth["base"]
+    base, at_intervals = growth["base"], growth["atIntervals"]
     figure.suptitle(
-        f"How cost grows. Where not varied: {base['users']} users, {base['positions']} positions and "
-        f"{base['eventsPerUser']:g} price a second each (flush interval: {base['eventsPerUserAtIntervals']:g}), "
+        f"Where not varied: {base['users']} users, {base['positions']} positions and {base['eventsPerUser']:g} price "
+        f"a second each (flush interval: {at_intervals['positions']} and {at_intervals['eventsPerUser']:g}), "
         f"flush every {base['flushIntervalS']:g} s",
         fontsize=9,
     )
