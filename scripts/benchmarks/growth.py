@@ -38,7 +38,7 @@ class Plan:
     events_at_intervals: float = 4.0  # so that every flush finds every user changed, but for the shortest
 
 
-FULL = Plan((250, 500, 1000, 2000, 4000), (1, 2, 4, 8, 16), (0.25, 1, 4, 16), (0.25, 0.5, 1, 2, 4), 8.0, 1000)
+FULL = Plan((250, 500, 1000, 2000, 4000), (2, 4, 8, 16), (0.25, 1, 4, 16), (0.25, 0.5, 1, 2, 4), 8.0, 1000)
 QUICK = Plan((100, 400), (2, 6), (1, 8), (0.5, 2), 4.0, 200)
 
 
@@ -48,6 +48,8 @@ async def measure(*, quick: bool) -> dict[str, Any]:
 
 async def along(plan: Plan) -> dict[str, Any]:
     """Everything that is measured, as lines of points; `x` is what is varied."""
+    if min(plan.positions) < plan.base_positions or list(plan.positions) != sorted(plan.positions):
+        raise ValueError("positions only become more, from the base on")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with feeding_world(folder, max(*plan.users, plan.base_users), positions=plan.base_positions) as world:
