@@ -51,6 +51,9 @@ async def _cut(world: World, sessions: int) -> Row:
         ratio=f"{took / formula:.2f} ×",
         target=at_most(round(limit, 1), " s"),
         value=took if not over and not early else float("inf"),
+        reason=f"in time ({took:.1f} s), but {over} requests over budget and {early} empty accounts before holders"
+        if took <= limit
+        else "",
         data={"backS": took, "formulaS": formula, "budgetViolations": over, "calmBeforeHolders": early},
     )
 
