@@ -246,9 +246,10 @@ class Keeper:
         return self._roster.find(row) is None and self.take_up(row)
 
     def _end_left_over(self, row: StoredSession) -> bool:
-        if self._roster.find(row) is not None or not self._can_run(row):
+        session = self._roster.find(row)
+        if not (session is None or session.refused) or not self._can_run(row):
             return False
-        return self._roster.end(row) is not None
+        return self._roster.write_last_record(row) is not None
 
     def _can_run(self, row: StoredSession) -> bool:
         """False for what this process cannot serve; said once for each cause."""
@@ -304,10 +305,18 @@ class Keeper:
         for session in self._table:
             at_risk = session.at_risk if session.at_risk is not session.stored_at_risk else None
             used_ago_s = now - session.used_at if uses and session.used_at is not None else None
-            recorded = session.command if session.owes_record and _last_record_written(session) else None
+            recorded = session.command if session.owes_record and self._last_record_written(session) else None
             if at_risk is not None or used_ago_s is not None or recorded is not None:
                 identity = (session.user_keys.canonical, session.broker, session.account_id or "")
                 yield session, Note(identity, at_risk=at_risk, used_ago_s=used_ago_s, recorded=recorded)
+
+    def _last_record_written(self, session: Session) -> bool:
+        """Also true of a record that was refused, unless the database can say whether the row is still ours: then it is
+        claimed anew (`ownership.steward`), for what raised its fence may have been a late claim of our own.
+        """
+        if session.refused:
+            return not self._standing.shared
+        return session.entry is None or session.entry.written
 
     async def _end_idle(self) -> None:
         """End what nobody used for long; a use that is not stored yet counts, if it was here."""
@@ -338,11 +347,6 @@ class Keeper:
             ended_for_s = 0.0 if session.ended_at is None else now - session.ended_at
             if ended_for_s >= FORGET_S and session.task is None:
                 self._supervisor.remove(session)
-
-
-def _last_record_written(session: Session) -> bool:
-    """Also true of a record that somebody else owns by now."""
-    return session.entry is None or session.entry.written or session.entry.fenced
 
 
 def _about(row: StoredSession) -> Detail:

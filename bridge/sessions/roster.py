@@ -82,11 +82,17 @@ class Roster:
             session = self._make(row)
             session.reason, session.ended_at = reason, session.started_at
             self._supervisor.machine.open_record(session)
-        elif session.state is State.STOPPED:  # how it ended is known already
-            self._follow(session, row)
-            return session
-        self._supervisor.stop(session, reason)
+        elif session.state is not State.STOPPED:  # else how it ended is known already
+            self._supervisor.stop(session, reason)
         self._follow(session, row)
+        return session
+
+    def write_last_record(self, row: StoredSession) -> Session | None:
+        """As `end`; a last record that was refused is written under the fence that the row has got since."""
+        session = self.end(row)
+        if session is not None and session.refused:
+            session.fence = max(session.fence, row.fence)
+            self._supervisor.machine.open_record(session)
         return session
 
     def drop(self, where: Where, account_id: str | None) -> None:

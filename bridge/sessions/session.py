@@ -175,6 +175,11 @@ class Session:
         return (self.broker, self.environment.value)
 
     @property
+    def refused(self) -> bool:
+        """True when its record may not be written under its present fence any more."""
+        return self.entry is not None and self.entry.fenced
+
+    @property
     def mirror(self) -> AccountMirror | None:
         """The account as last known, also when the broker's side has ended."""
         if self.account is not None and self.account.mirror is not None:

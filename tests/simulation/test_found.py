@@ -97,3 +97,21 @@ def test_row_is_owned_no_more_when_its_session_was_started_and_stopped_again_els
         return [row.owner for row in world.desired.rows() if not row.wanted]
 
     assert played(play, replace(PLAIN, processes=2, hears=False, latency_s=0.001)) == [None]
+
+
+def test_stopped_is_written_when_an_own_claim_lands_late_and_raises_the_fence() -> None:
+    """Found by seed 5347."""
+
+    async def play(world: World) -> list[str]:
+        (process,) = world.serving
+        await world.commands.start(process, "user-1", "ctrader", None)
+        await until(lambda: live(world) == {"1000011"})
+        (session,) = process.service._table
+        store = world.stores["postgres"]
+        await store.claim(session.keys)  # on its way since the start, and given up
+        await world.commands.stop(process, "user-1", "ctrader", None)
+        await asyncio.sleep(60)
+        documents = [world.watcher.parsed(store.documents()[key]) for key in session.keys]
+        return [document["status"] for document in documents]
+
+    assert played(play) == ["stopped"]

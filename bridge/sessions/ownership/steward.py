@@ -312,7 +312,7 @@ class Steward:
         return owned[:count]
 
     async def _reclaim(self) -> None:
-        """Sessions that a store refused although they are ours: claim them anew, after a while.
+        """Sessions, and last records, that a store refused although they are ours: claim them anew, after a while.
 
         A release before this one that begins to serve takes every record over and never claims one back; where it
         replaces this process, that has ended before the time is over.
@@ -321,7 +321,8 @@ class Steward:
         fenced = [
             session
             for session in self._supervisor.table
-            if session.state is State.FENCED and session.since_ms <= before_ms
+            if (session.state is State.FENCED or (session.owes_record and session.refused))
+            and session.since_ms <= before_ms
         ]
         if not fenced:
             return
@@ -332,8 +333,8 @@ class Steward:
 
         rows, _ = await self._keeper.each(ours, self._keeper.take_up)
         for session in fenced:
-            if session.state is State.FENCED:  # somebody else's, or wanted no more
+            if session.state is State.FENCED or session.refused:  # somebody else's, or wanted no more
                 self._supervisor.let_go(session)
-            else:
+            elif session.state is not State.STOPPED:
                 log.warning("session is served again after a refusal", extra=who(session))
         self.counters["claims"] += len(rows)

@@ -390,6 +390,46 @@ async def test_session_that_a_store_refused_is_taken_back_by_its_owner_after_a_w
         assert one.recorder.entries[key_of("u")].floor == one.row("u").fence
 
 
+@pytest.mark.parametrize("stopped_first", [True, False])
+async def test_last_record_that_a_store_refused_is_written_under_a_new_fence_when_the_row_is_still_ours(
+    stopped_first: bool,
+) -> None:
+    async with a_place() as place:
+        await place.wanted("u")
+        one = await place.join()
+        await asyncio.sleep(5)
+        (row,) = place.desired.rows()
+        if stopped_first:
+            await one.stop()
+        one.recorder.refuse(key_of("u"))
+        await asyncio.sleep(2)
+        if not stopped_first:
+            await one.stop()
+        one.recorder.written.clear()
+        await asyncio.sleep(LEASE_S + 5)
+        assert one.statuses() == ["stopped"]
+        assert one.recorder.entries[key_of("u")].floor > row.fence
+        assert [(row.owner, row.owes_record) for row in place.desired.rows()] == [(None, False)]
+        assert states(one) == {"u": "stopped"}
+
+
+async def test_last_record_that_a_store_refused_is_left_to_whoever_owns_the_row_by_then() -> None:
+    async with a_place() as place:
+        await place.wanted("u")
+        one = await place.join()
+        await asyncio.sleep(5)
+        two = await place.join()
+        await one.stop()
+        (row,) = place.desired.rows()
+        place.desired.own(row.identity, two.standing.owner)
+        one.recorder.refuse(key_of("u"))
+        one.recorder.written.clear()
+        await asyncio.sleep(LEASE_S + 5)
+        assert one.statuses() == []
+        assert states(one) == {}
+        assert [row.owes_record for row in place.desired.rows()] == [True]
+
+
 async def test_release_that_was_not_answered_is_repeated_and_the_session_stays_silent_meanwhile() -> None:
     async with a_place() as place:
         await place.wanted("u")
