@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 from tests.support.world import World
 
 LIVE_WITHIN_S = 60.0
-EQUAL_WITHIN_S = 30.0
+EQUAL_WITHIN_S = 75.0  # a broker that loses answers on a line that stays up: a reconcile is given up after 30 s
 LOOK_S = 0.25
 
 MIB = 2**20
