@@ -1,8 +1,12 @@
 """What a process leaves behind at the broker when sessions go to another one: nothing that is logged in."""
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from bridge.brokers.base import Environment
+from bridge.brokers.ctrader import farewells
 from bridge.brokers.ctrader.scheduling import Priority
 from protos.ctrader import messages_pb2
 from tests.contract.rigs.ctrader import CtraderRig, ctrader_rig
@@ -30,6 +34,38 @@ async def test_socket_is_closed_when_everybody_left_and_a_logout_was_not_confirm
         )
         (again,) = await live(rig, 1)
         await again.true()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("N28", {"requests": ["ProtoOAAccountLogoutReq"], "retryAfter": 1, "count": 1}),
+        ("N27", {"endsInSeconds": 1, "durationSeconds": 1}),
+    ],
+    ids=["throttled", "maintenance"],
+)
+async def test_refused_logout_is_repeated_when_others_keep_the_channel_open(fault: tuple[str, dict[str, Any]]) -> None:
+    async with ctrader_rig() as rig:
+        leaving, staying = await live(rig, 1, 2)
+        listeners = rig.sim.services.hub.listeners
+        name, parameters = fault
+        rig.act.fault(name, **parameters)
+        await leaving.session.logout()
+        assert listeners(int(rig.account(1)))
+        await eventually(lambda: not listeners(int(rig.account(1))), within_s=WITHIN_S, what="logged out after all")
+        assert rig.act.counters()["connections"] == 1
+        await staying.true()
+
+
+async def test_refused_logout_is_not_repeated_when_the_account_is_served_again() -> None:
+    async with ctrader_rig() as rig:
+        leaving, _ = await live(rig, 1, 2)
+        rig.act.fault("N28", requests=["ProtoOAAccountLogoutReq"], retryAfter=1, count=1)
+        await leaving.session.logout()
+        (again,) = await live(rig, 1)
+        await asyncio.sleep(farewells.FIRST_WAIT_S * 1.5)  # no condition says that something did not happen
+        await again.true()
+        assert "logouts_repeated" not in rig.broker.metrics()
 
 
 async def test_socket_stays_when_everybody_left_in_order() -> None:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from bridge.brokers.base import BrokerFault, Environment, FaultKind, Reason, ReasonCode, Stage
-from bridge.brokers.ctrader import codec, faults, normalize
+from bridge.brokers.ctrader import codec, farewells, faults, normalize
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.context import Context
 from bridge.brokers.ctrader.deals import DealBook
@@ -211,15 +211,15 @@ class AccountHub:
     async def _say_goodbye(self, channel: Channel) -> None:
         timeout_s = self.context.settings.logout_timeout_s
         self._logged_out = asyncio.get_running_loop().create_future()
-        request = messages_pb2.ProtoOAAccountLogoutReq(ctidTraderAccountId=self.number)
         try:
             async with asyncio.timeout(timeout_s):
-                reply = messages_pb2.ProtoOAAccountLogoutRes
-                await channel.call(request, reply, Priority.LOGOUT, timeout_s, self.number)
+                await farewells.ask_logout(channel, self.number, timeout_s)
                 await self._logged_out  # only the event makes it final (ctrader.md §2.2)
-        except (BrokerFault, TimeoutError):
+        except (BrokerFault, TimeoutError) as error:
             self.context.stats.count("logouts_unconfirmed")
             channel.unsure = True
+            again = farewells.repeat_logout(self.context, channel, self.number, error)
+            self.context.tasks.start(again, name=f"logout-{self.number}")
         finally:
             self._logged_out = None
 
