@@ -69,7 +69,7 @@ CONTROLS: dict[str, Control] = {
     ),
     "secrets-printed": Control(14, "a secret prints itself", breakages.secrets_printed, ("tests/unit/core",)),
     "stopped-but-connected": Control(
-        15, "a stopped session stays logged in", breakages.stopped_but_connected, ("tests/unit/sessions/test_stop.py",)
+        15, "a stopped session stays logged in", breakages.stopped_but_connected, seeds=60
     ),
     "stop-not-stored": Control(
         16,

@@ -11,6 +11,7 @@ from tests.simulation.network import Line
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+REFUSING_S = 120.0  # what is refused is asked for again a few times, ever more slowly
 TAINTED_S = 150.0  # a lost event is found by the periodic reconcile: 60 s, a fifth more, and a failed one
 
 CTRADER: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -243,8 +244,7 @@ class Faults:
             world.taint(broker, 30.0)
         if fault in ("N11", "N27", "N42"):
             world.half_open = True  # a login may be carried out whose answer nobody waits for any more
-        if fault in ("N27", "N28"):
-            world.logouts_refused = True  # one that the broker refuses is not repeated: the socket's end will do
+        world.refusing_until = max(world.refusing_until, world.loop.time() + REFUSING_S)
         actions: Any = world.brokers.ctrader.actions if broker == "ctrader" else world.brokers.alpaca.actions
         actions.fault(fault, **parameters)
 

@@ -14,6 +14,7 @@ from bridge.sessions.session import Session
 from bridge.sessions.states import ENDED_STATES, LOGIN_STATES, TIMED_STATES, State
 from bridge.telemetry.audit import Action
 from tests.simulation.ledger import cut_of
+from tests.simulation.logins import stops_take_hold, unserved
 from tests.support.canaries import SIMULATOR
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def budgets(world: World) -> None:
     # a login that failed half-way is tried again on its connection: by a fault, or since who read for it was stopped
     if ctrader.double_logins and not (world.rough or world.seen["audit: stop"]):
         world.report(10, f"{ctrader.double_logins} logins of accounts that were logged in on that connection")
-    if ctrader.parallel_logins and not (world.half_open or world.logouts_refused):
+    if ctrader.parallel_logins and not world.half_open:
         world.report(3, f"{ctrader.parallel_logins} accounts were logged in on two connections")
 
 
@@ -288,7 +289,17 @@ def secrets_in_logs(world: World) -> None:
                 world.report(14, f"{secret} in a log line")
 
 
-EVERY_STEP = (visible_records, one_owner, bounded, progress, commands_hold, explainable, budgets, secrets_in_logs)
+EVERY_STEP = (
+    visible_records,
+    one_owner,
+    bounded,
+    progress,
+    commands_hold,
+    explainable,
+    budgets,
+    secrets_in_logs,
+    stops_take_hold,
+)
 
 
 # ------------------------------------------------------------ in the end
@@ -299,6 +310,7 @@ def unsettled(world: World) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     for row in world.desired.rows():
         found += _running(world, row) if row.wanted else _ended(world, row)
+    found += [(15, f"{login} is logged in, and no live session serves it") for login in unserved(world)]
     for process in world.alive:
         if process.standing.lease is None or not process.standing.may_act():
             found.append((9, f"{process.name} has no lease"))
@@ -339,10 +351,6 @@ def _ended(world: World, row: StoredSession) -> list[tuple[int, str]]:
             # a copy that was away while its writer ended keeps an older one: not fresh, so readers look further
             if number == 0 or is_fresh(document["status"], document["staleAfter"], world.clock.now_ms()):
                 found.append((15, f"{row.identity} is stopped, and {store.name} says {document['status']}"))
-    if row.broker == "ctrader" and row.account_id is not None and not world.logouts_refused:
-        listeners = world.brokers.ctrader.services.hub.listeners(int(row.account_id))
-        if listeners:
-            found.append((15, f"{row.identity} is stopped and logged in"))
     return found
 
 

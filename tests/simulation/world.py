@@ -52,7 +52,8 @@ class World(Questions):
     """`broken`: what was found wrong. `seen`: how often each rare thing happened. `armed`: faults may happen now.
 
     `rough`: lines or brokers have failed, so a login may have been cut off half-way. `half_open`: something happened
-    after which a broker may think that a login is alive that is not. `logouts_refused`: a broker may have refused one.
+    after which a broker may think that a login is alive that is not. `refusing_until`: until when (loop seconds) a
+    broker may refuse things, and adapters wait because it did.
     `tainted`: until when (loop seconds) what a broker
     said may have got lost. `loose`: users at a
     broker of whom nobody knows which commands were carried out.
@@ -88,7 +89,8 @@ class World(Questions):
         self.tainted: dict[str, float] = {}
         self.loose: set[tuple[str, str]] = set()
         self.armed = self.over = False
-        self.half_open = self.rough = self.logouts_refused = False
+        self.half_open = self.rough = False
+        self.refusing_until = 0.0
         self.log: list[str] = []
         self._born = 0
         self._hash = hashlib.blake2b(digest_size=16)
