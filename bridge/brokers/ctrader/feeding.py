@@ -13,7 +13,7 @@ from bridge.brokers.base import BrokerFault, FaultKind
 from bridge.brokers.ctrader import faults
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.hub import AccountHub
-from bridge.brokers.ctrader.scheduling import Priority
+from bridge.brokers.ctrader.scheduling import Priority, market_class
 from bridge.brokers.ctrader.sharing import Sharing
 from core.valuation import needed_quotes
 from protos.ctrader import messages_pb2
@@ -139,7 +139,8 @@ async def _ask_anew(hub: AccountHub, channel: Channel, symbol_ids: list[int]) ->
 async def _ask(hub: AccountHub, channel: Channel, symbol_ids: list[int]) -> None:
     request = messages_pb2.ProtoOASubscribeSpotsReq(ctidTraderAccountId=hub.number, symbolId=symbol_ids)
     reply = messages_pb2.ProtoOASubscribeSpotsRes
-    await channel.call(request, reply, Priority.MARKET, hub.context.settings.market_timeout_s, hub.number)
+    timeout_s = hub.context.settings.market_timeout_s
+    await channel.call(request, reply, market_class(hub.live), timeout_s, hub.number)
 
 
 async def _unsubscribe(hub: AccountHub, channel: Channel, symbol_ids: list[int]) -> None:

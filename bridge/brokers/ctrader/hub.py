@@ -23,7 +23,7 @@ from bridge.brokers.ctrader.market import Market
 from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool
 from bridge.brokers.ctrader.price_classes import Kind
-from bridge.brokers.ctrader.scheduling import Priority
+from bridge.brokers.ctrader.scheduling import market_class
 from bridge.brokers.ctrader.shared_quote import SharedQuote
 from bridge.brokers.ctrader.sharing import Sharing
 from bridge.brokers.ctrader.upkeep import Upkeep
@@ -386,7 +386,7 @@ class AccountHub:
             raise faults.session_ended()
         timeout_s = self.context.settings.market_timeout_s
         try:
-            return await self.channel.call(request, reply, Priority.MARKET, timeout_s, self.number)
+            return await self.channel.call(request, reply, market_class(self.live), timeout_s, self.number)
         except BrokerFault as fault:
             if fault.kind not in _SESSION_FAULTS:
                 raise

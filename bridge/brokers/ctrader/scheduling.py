@@ -41,6 +41,12 @@ class Priority(IntEnum):
         return self <= Priority.ORDER
 
 
+def market_class(live: bool) -> Priority:
+    """Market data that a login waits for goes with its snapshot: behind the logins of thousands who hold nothing it
+    would wait until that login is given up."""
+    return Priority.MARKET if live else Priority.SNAPSHOT
+
+
 class Request(Generic[F]):
     """One request on its way. `context` belongs to the caller (its future). `sent_at` None: still queued."""
 
