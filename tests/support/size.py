@@ -212,6 +212,8 @@ class _Run:
         begun = time.monotonic()
         code = await self.world.bridge.stop(within_s=DRAIN_S + 5)
         self.verdicts.most("ended by SIGTERM after", time.monotonic() - begun, DRAIN_S, "s", 2)
+        ended = self.world.bridge.lines('"message":"ended"')
+        self.verdicts.note("ended", "in order" if ended else "by its guard, before all parts had closed")
         self.verdicts.true("exit code", code == 0, str(code), "0")
         said = Counter(
             (record["status"], (record["reason"] or {}).get("code"))
