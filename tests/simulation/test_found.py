@@ -115,3 +115,23 @@ def test_stopped_is_written_when_an_own_claim_lands_late_and_raises_the_fence() 
         return [document["status"] for document in documents]
 
     assert played(play) == ["stopped"]
+
+
+def test_account_is_logged_out_when_its_login_is_carried_out_after_the_logout() -> None:
+    """Found by seed 20422."""
+
+    async def play(world: World) -> list[Any]:
+        (process,) = world.serving
+        await world.commands.start(process, "user-2", "ctrader", None)
+        await until(lambda: live(world) == {"1000021"})
+        hub = world.brokers.ctrader.services.hub
+        world.brokers.ctrader.actions.fault("N42", delaySeconds=6, count=1)
+        await world.commands.start(process, "user-1", "ctrader", None)
+        await asyncio.sleep(2)
+        await world.commands.stop(process, "user-1", "ctrader", None)
+        await until(lambda: bool(hub.listeners(1000011)))
+        await asyncio.sleep(20)
+        assert live(world) == {"1000021"}  # whose channel it is, too
+        return list(hub.listeners(1000011))
+
+    assert played(play) == []

@@ -1,4 +1,4 @@
-"""Logging an account out once more: the broker refused the logout, or said nothing.
+"""Logging an account out once more: the broker refused the logout, said nothing, or had a login still to carry out.
 
 A channel that others share stays open, so an account that was not logged out would stay authorised there for as long as
 the channel lives. Works on a channel alone, when the account's hub has gone. Invariant: nothing is said for an account
@@ -30,11 +30,17 @@ async def ask_logout(channel: Channel, number: int, timeout_s: float) -> None:
     await channel.call(request, reply, Priority.LOGOUT, timeout_s, number)
 
 
-async def repeat_logout(context: Context, channel: Channel, number: int, error: Exception) -> None:
-    """Log an account out of a channel on which it may still be authorised; `error`: what became of the first logout.
+def repeat_later(context: Context, channel: Channel, number: int, error: Exception | None) -> None:
+    """Log an account out again of a channel on which it may be authorised all the same.
 
-    A few times, each after the wait that the broker told. Raises nothing; counts how it ended.
+    `error`: what became of the first logout; None: whatever it was, a login is under way that may be carried out after
+    it. It is repeated a few times, each after the wait that the broker told.
     """
+    channel.unsure = True
+    context.tasks.start(_repeat(context, channel, number, error), name=f"logout-{number}")
+
+
+async def _repeat(context: Context, channel: Channel, number: int, error: Exception | None) -> None:
     settings, stats = context.settings, context.stats
     for failures in range(TRIES):
         await asyncio.sleep(_wait_s(error, failures, settings))
@@ -51,8 +57,10 @@ async def repeat_logout(context: Context, channel: Channel, number: int, error: 
     stats.count("logouts_given_up")
 
 
-def _wait_s(error: Exception, failures: int, settings: CtraderSettings) -> float:
+def _wait_s(error: Exception | None, failures: int, settings: CtraderSettings) -> float:
     """Seconds until the next try: as the broker said, or growing."""
+    if error is None:
+        return settings.auth_timeout_s
     if isinstance(error, BrokerFault) and error.kind is FaultKind.MAINTENANCE:
         return faults.maintenance_wait_s(error, failures, settings.maintenance_default_s, settings.maintenance_cap_s)
     said_s = error.retry_after_s if isinstance(error, BrokerFault) else None

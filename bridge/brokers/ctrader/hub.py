@@ -215,11 +215,11 @@ class AccountHub:
             async with asyncio.timeout(timeout_s):
                 await farewells.ask_logout(channel, self.number, timeout_s)
                 await self._logged_out  # only the event makes it final (ctrader.md §2.2)
+            if self.asked:  # for a login that the broker may carry out after it
+                farewells.repeat_later(self.context, channel, self.number, None)
         except (BrokerFault, TimeoutError) as error:
             self.context.stats.count("logouts_unconfirmed")
-            channel.unsure = True
-            again = farewells.repeat_logout(self.context, channel, self.number, error)
-            self.context.tasks.start(again, name=f"logout-{self.number}")
+            farewells.repeat_later(self.context, channel, self.number, None if self.asked else error)
         finally:
             self._logged_out = None
 
