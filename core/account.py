@@ -73,7 +73,8 @@ class AccountMirror:
     shares a quote among mirrors); `content_at_ms` is the time of the last change, `confirmed_at_ms` of the last full
     reconcile (Unix ms, from the callers' `now_ms`); `events` counts everything applied, ticks included. `fills`: the
     last executions known, newest last (`newest_fill_ms`: the latest time of any, for they may come late).
-    `used_margin`: of the account, where the broker says none per position.
+    `used_margin`: of the account, where the broker says none per position. `kept`: not content; whoever makes records
+    keeps here what it has worked out, and looks itself whether it still holds.
     """
 
     environment: str
@@ -101,6 +102,7 @@ class AccountMirror:
     dirty: bool = False
     on_dirty: Callable[[], None] | None = None
     on_clean: Callable[[], None] | None = None
+    kept: Any = field(default=None, init=False, repr=False)
     _removed: dict[str, int] | None = None  # the version removed; ids are never reused by brokers
     _seen: dict[str, None] | None = None
 
