@@ -147,7 +147,7 @@ class Keeper:
         begun = self._clock.monotonic()
         at_risk = await self._each_page(self._wanted(at_risk=True), self._bring_back)
         calm = await self._each_page(self._wanted(at_risk=False), self._bring_back)
-        await self._each_page(lambda after: self._desired.owing(after=after, limit=PAGE), self._end_left_over)
+        await self._each_page(self._owing, self._end_left_over)
         self.resumed = True
         if at_risk or calm:
             seconds = round(self._clock.monotonic() - begun, 2)
@@ -169,6 +169,7 @@ class Keeper:
 
         for at_risk in (True, False):
             await self._each_page(self._wanted(at_risk=at_risk), compare)
+        await self._each_page(self._owing, self._bring_back)  # of a claim whose answer was lost, say
         for session in present:
             if session not in seen and session.state not in _OVER:
                 self._roster.doubts.add((session.user_keys.canonical, session.broker))
@@ -193,6 +194,9 @@ class Keeper:
     def _wanted(self, *, at_risk: bool) -> Page:
         owner = self._standing.filter
         return lambda after: self._desired.wanted(at_risk=at_risk, after=after, limit=PAGE, owner=owner)
+
+    async def _owing(self, after: Identity | None) -> list[StoredSession]:
+        return await self._desired.owing(after=after, limit=PAGE, owner=self._standing.filter)
 
     async def _each_page(self, page: Page, act: Callable[[StoredSession], bool]) -> int:
         """Act on every row of all pages, except those of users who had a turn since their page was read.

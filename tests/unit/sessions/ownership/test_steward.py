@@ -9,6 +9,7 @@ import pytest
 
 from bridge.cache.record import make_record
 from bridge.cache.store import Stored
+from bridge.sessions import keeping
 from bridge.sessions.ownership import handing
 from bridge.sessions.ownership.fleet_in_memory import FleetInMemory
 from core.errors import Unavailable
@@ -427,7 +428,22 @@ async def test_last_record_that_a_store_refused_is_left_to_whoever_owns_the_row_
         await asyncio.sleep(LEASE_S + 5)
         assert one.statuses() == []
         assert states(one) == {}
-        assert [row.owes_record for row in place.desired.rows()] == [True]
+        await asyncio.sleep(keeping.FOLLOW_S)
+        assert two.statuses() == ["stopped"]
+        assert [(row.owner, row.owes_record) for row in place.desired.rows()] == [(None, False)]
+
+
+async def test_last_record_is_written_when_the_claim_of_its_row_was_not_answered() -> None:
+    async with a_place() as place:
+        one = await place.join()
+        await asyncio.sleep(5)
+        await place.wanted("u")
+        await place.desired.stop(key("u"), "fake", "acc-u")
+        (row,) = place.desired.rows()
+        place.desired.own(row.identity, one.standing.owner)
+        await asyncio.sleep(keeping.FOLLOW_S + 10)
+        assert one.statuses() == ["stopped"]
+        assert [(row.owner, row.owes_record) for row in place.desired.rows()] == [(None, False)]
 
 
 async def test_release_that_was_not_answered_is_repeated_and_the_session_stays_silent_meanwhile() -> None:
