@@ -26,7 +26,7 @@ from bridge.sessions.ownership.handing import Handing
 from bridge.sessions.ownership.shares import decide
 from bridge.sessions.session import Session
 from bridge.sessions.standing import Standing
-from bridge.sessions.states import State
+from bridge.sessions.states import LOGIN_STATES, State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Turns
 from bridge.sessions.views import OwnershipView
@@ -300,13 +300,14 @@ class Steward:
     # ------------------------------------------------------------ giving up
 
     def _movable(self, count: int) -> list[Session]:
-        """Those whose move costs least: not live, then calm ones."""
+        """Those whose move costs least: not live, then calm ones. Who is logging in is left to get there first."""
         if count <= 0:
             return []
         owned = [
             session
             for session in self._supervisor.table
-            if session.state not in (State.STOPPED, State.FENCED) and session not in self._handing.unreleased
+            if session.state not in (State.STOPPED, State.FENCED, *LOGIN_STATES)
+            and session not in self._handing.unreleased
         ]
         owned.sort(key=lambda session: (session.state is State.LIVE, session.at_risk, session.serial))
         return owned[:count]

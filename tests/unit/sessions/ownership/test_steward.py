@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode, Stage
 from bridge.cache.record import make_record
 from bridge.cache.store import Stored
 from bridge.sessions import keeping
@@ -260,6 +261,28 @@ async def test_drained_process_gives_everything_up_bit_by_bit_and_takes_nothing(
         await place.fleet.drain(one.standing.owner, draining=False)
         await asyncio.sleep(60)
         assert len(place.live(one)) >= 9
+
+
+async def test_login_under_way_is_not_cut_short_by_a_hand_over() -> None:
+    """The broker may carry it out all the same, for a session that is somebody else's by then."""
+    async with a_place() as place:
+        await place.wanted(*USERS)
+        one = await place.join()
+        await asyncio.sleep(5)
+        two = await place.join()
+        await asyncio.sleep(1)
+        one.broker.hold[Stage.AUTHORIZING] = held = asyncio.Event()
+        lost = Reason(ReasonCode.CONNECTION_LOST, "cut")
+        for account in list(one.broker.live):
+            account.lose(BrokerFault(FaultKind.TRANSIENT, lost))
+        await asyncio.sleep(3)
+        assert one.broker.logging_in == len(USERS)
+        await place.fleet.drain(one.standing.owner, draining=True)
+        await asyncio.sleep(4)
+        assert one.broker.logging_in == len(USERS)
+        held.set()
+        await asyncio.sleep(10)
+        assert (place.live(one), place.live(two)) == (set(), set(USERS))
 
 
 async def test_session_that_is_still_logging_out_is_not_released(monkeypatch: pytest.MonkeyPatch) -> None:
