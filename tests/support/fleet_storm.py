@@ -233,7 +233,7 @@ class FleetStorm:
         fleet, plan = self._fleet, self._plan
         begun = await fleet.auditor.now()
         trading, over = self._trade(self._load, plan.operations, plan.per_s)
-        worst_s = 0.0
+        most, worst_s = 0, 0.0
         for name in list(fleet.running):
             if trading.done():
                 break  # it failed: told below
@@ -248,12 +248,14 @@ class FleetStorm:
             limit_s = self._gap_s(len(moved))
             await self._live(within_s=3 * limit_s)
             self._say(f"process {name} replaced, all live again after {time.monotonic() - started:.1f} s")
-            worst_s = max(worst_s, limit_s)
+            most, worst_s = max(most, len(moved)), max(worst_s, limit_s)
         over.set()
         await trading
         await self._live(within_s=3 * worst_s)
         times = sorted(gap.seconds for gap in await self._away(begun, await fleet.auditor.now()))
         self.report.tell("rolling restart", f"{self._load.done.total()} operations: {dict(self._load.done)}")
+        queue = f"N = {most}, R = {TO_LIVE + FOR_PRICES}, rate = {plan.rate:g}/s, channels = {plan.channels}"
+        self.report.tell("longest queue at one process", f"{queue} (a newcomer has room for all that its elder had)")
         self.report.within("longest time away of a session", times[-1], worst_s)
         self.report.tell("half of the times away, 99 % of them", f"{_of(times, 0.5):.1f} s, {_of(times, 0.99):.1f} s")
         changes = await fleet.auditor.owner_changes(begun, await fleet.auditor.now())
@@ -298,9 +300,10 @@ class FleetStorm:
         return self._plan.second_users / (SECOND_DIALS_PER_S * processes)
 
     def _gap_s(self, moved: int) -> float:
-        """One drain, one look, one connection, and the whole queue of those that moved."""
-        login_s = self._login_s(moved * (TO_LIVE + FOR_PRICES), PROCESSES - 1)
-        return DRAIN_S + LOOK_S + max(login_s, self._second_s(PROCESSES - 1)) + 5
+        """One drain, one look, one connection, and the whole queue of those that moved: to one process, when that has just
+        been started and has room for all of them, as fair shares ask for."""
+        login_s = self._login_s(moved * (TO_LIVE + FOR_PRICES), 1)
+        return DRAIN_S + LOOK_S + max(login_s, self._second_s(1)) + 5
 
     async def _of(self, owner: str) -> tuple[dict[str, list[str]], int]:
         """The keys that a process owns, by broker, and how many at the first one are at risk."""
