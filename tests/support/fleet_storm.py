@@ -300,8 +300,8 @@ class FleetStorm:
         return self._plan.second_users / (SECOND_DIALS_PER_S * processes)
 
     def _gap_s(self, moved: int) -> float:
-        """One drain, one look, one connection, and the whole queue of those that moved: to one process, when that has just
-        been started and has room for all of them, as fair shares ask for."""
+        """One drain, one look, one connection, and the whole queue of those that moved: at one process, when that has
+        just been started and has room for all of them, as fair shares ask for."""
         login_s = self._login_s(moved * (TO_LIVE + FOR_PRICES), 1)
         return DRAIN_S + LOOK_S + max(login_s, self._second_s(1)) + 5
 
