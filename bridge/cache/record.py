@@ -17,6 +17,7 @@ import orjson
 from bridge.brokers.base import Reason
 from bridge.cache.shown import shown_of
 from core.account import AccountMirror
+from core.money import json_number
 
 SCHEMA = 1
 HORIZON_AT_RISK_MS = 10_000  # an account with positions or working orders
@@ -109,7 +110,7 @@ def _account(reading: Reading) -> dict[str, Any]:
         earlier = reading.earlier or _NO_EARLIER
         said = {"status": status, "reason": reason}
         return {name: said[name] if name in said else earlier[name] for name in _ACCOUNT}
-    shown = shown_of(mirror)
+    shown = None if mirror.confirmed_at_ms is None else shown_of(mirror)
     fields: dict[str, Any] = {
         "login": mirror.login,
         "brokerTitle": mirror.broker_title,
@@ -118,14 +119,13 @@ def _account(reading: Reading) -> dict[str, Any]:
         "reason": reason,
         "currency": mirror.currency,
         "moneyDigits": None if mirror.currency is None else mirror.money_digits,
-        "leverage": shown.leverage,
-        "balance": shown.balance,
+        "leverage": json_number(mirror.leverage) if shown is None else shown.leverage,
+        "balance": json_number(mirror.balance) if shown is None else shown.balance,
     }
-    if mirror.confirmed_at_ms is None:
+    if shown is None:
         fields.update(_NOTHING_READ)
     else:
         shown.put_figures(mirror, fields)
-        fields["positions"] = shown.positions
         fields["orders"] = shown.orders
     return fields
 
