@@ -49,12 +49,12 @@ async def fleet_storm(users: int, requests_per_second: int, operations: int, cha
             requests_per_second=requests_per_second,
             simulator_arguments=("--alpaca-slot-seconds", str(HELD_SLOT_S)),
         ) as fleet:
-            report = await run_fleet_storm(fleet, plan, say=lambda line: print(line, flush=True))
-            report.tell("processor time", _used(fleet))
-    report.tell("whole drill", f"{time.monotonic() - begun:.0f} s")
+            verdicts = await run_fleet_storm(fleet, plan, say=lambda line: print(line, flush=True))
+            verdicts.note("processor time", _used(fleet))
+    verdicts.note("whole drill", f"{time.monotonic() - begun:.0f} s")
     print(f"\n{users} cTrader and {second_users} Alpaca sessions, {PROCESSES} processes, {channels} channels each\n")
-    print(report)
-    return 1 if report.failed else 0
+    print(verdicts)
+    return 0 if verdicts.hold else 1
 
 
 def _used(fleet: Fleet) -> str:
