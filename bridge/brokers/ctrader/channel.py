@@ -191,7 +191,7 @@ class Channel:
 
     async def close(self) -> None:
         """Say goodbye and close within the close timeout. Accounts are not told."""
-        self.router.routes.clear()
+        self.router.end()
         socket = self._socket
         if socket is None:
             return

@@ -82,6 +82,7 @@ class Router:
         self._renew()
         self._garbage_streak = 0
         self._garbage_frame = 0
+        self._ending = False
         self.routes: dict[int, Route] = {}
         self.frames = 0
         self.spots = 0
@@ -149,6 +150,11 @@ class Router:
             if len(self._departed) > _REMEMBERED_DEPARTURES:
                 del self._departed[next(iter(self._departed))]
 
+    def end(self) -> None:
+        """The channel is being closed: every account leaves it."""
+        self.routes.clear()
+        self._ending = True
+
     def _dispatch(self, payload_type: int, payload: bytes, message_id: str) -> None:
         if payload_type not in PAYLOAD_CLASSES:
             if payload_type == 0:
@@ -210,7 +216,7 @@ class Router:
             self.garbage("price without an account")
 
     def _foreign(self, account: int) -> None:
-        if account in self._departed:
+        if self._ending or account in self._departed:
             self._stats.count("late_events")
             return
         self._stats.count("foreign_events")

@@ -137,6 +137,13 @@ def test_event_is_late_not_foreign_when_its_account_has_just_left(world: World) 
     assert world.stats.get("late_events") == 1
 
 
+def test_event_is_late_not_foreign_when_its_channel_is_being_closed(world: World) -> None:
+    world.router.end()
+    world.receive(spot(bid=1))
+    assert world.stats.get("foreign_events") == 0
+    assert world.stats.get("late_events") == 1
+
+
 def test_account_is_told_when_its_event_holds_an_unknown_value(world: World) -> None:
     event = messages_pb2.ProtoOAExecutionEvent(ctidTraderAccountId=7, executionType=2)
     raw = event.SerializeToString().replace(b"\x18\x02", b"\x18\x63")  # executionType 99
