@@ -96,11 +96,11 @@ async def test_renewal_in_time_keeps_everything_and_one_after_the_removal_brings
     await place.start("u")
     await place.claim(A)
     await place.expire(A)
-    assert (await place.look(A, renew=True)).alive  # ended, and nobody noticed: no harm was done
+    assert await place.renew(A)  # ended, and nobody noticed: no harm was done
     assert (await place.look(B)).buried == ()
     await place.expire(A)
     await place.look(B)
-    assert not (await place.look(A, renew=True)).alive
+    assert not await place.renew(A)
     assert await place.claim(A) == []
     await place.claim(B)
     assert await place.owners("u") == [B]
@@ -242,7 +242,7 @@ async def test_processes_are_told_with_what_they_last_said(place: Place) -> None
     await place.join(A)
     await place.start("u", owner=A)
     await place.start("v")
-    await place.look(A, renew=True)
+    await place.look(A)
     (row,), unowned = await place.fleet.processes()
     assert (row.owner, row.version, row.capacity, row.load, unowned) == (A, "1", 1000, 1, 1)
     assert dict(row.sessions) == {"sim live": 1}
@@ -254,7 +254,7 @@ async def test_sessions_of_brokers_that_a_process_does_not_have_are_not_claimed(
     await place.join(A)
     await place.start("u")
     assert await place.fleet.claim(A, brokers=["other"], limit=9) == []
-    assert (await place.fleet.look(A, brokers=["other"], renew_s=None)).reading.free == 0
+    assert (await place.fleet.look(A, brokers=["other"])).reading.free == 0
 
 
 async def test_rows_of_one_owner_are_read_apart_and_changes_are_found(place: Place) -> None:

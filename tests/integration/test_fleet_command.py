@@ -20,7 +20,7 @@ async def place(database: Database) -> Place:
     found = Place(DurableSessions(database), FleetTable(database), lambda owner: None)
     await found.join(A, B)
     await found.start("u", "v", owner=A)
-    await found.look(A, renew=True)
+    await found.look(A)
     return found
 
 

@@ -97,10 +97,10 @@ async def test_leases_go_by_the_clock_of_the_database(database: Database) -> Non
     fleet = FleetTable(database)
     await fleet.join(A, version="1", capacity=1, ttl_s=1.0)
     await fleet.join(B, version="1", capacity=1, ttl_s=60.0)
-    assert (await fleet.look(B, brokers=BROKERS, renew_s=None)).buried == ()
+    assert (await fleet.look(B, brokers=BROKERS)).buried == ()
 
     async def buried() -> bool:
-        return (await fleet.look(B, brokers=BROKERS, renew_s=None)).buried == (A,)
+        return (await fleet.look(B, brokers=BROKERS)).buried == (A,)
 
     await eventually(buried, within_s=5, every_s=0.05, what="the lease has ended by the database's clock")
 
@@ -125,7 +125,7 @@ async def test_renewal_writes_one_row_whatever_the_number_of_sessions(database: 
     before = await database.fetch(stamps.format("public.bridge_sessions"))
     stamped = "select owner, xmin::text as x from public.bridge_processes"
     processes = await database.fetch(stamped)
-    assert (await place.look(A, renew=True)).alive
+    assert await place.renew(A)
     assert await database.fetch(stamps.format("public.bridge_sessions")) == before
     after = {
         row["owner"]: row["x"]
@@ -218,3 +218,17 @@ async def test_delayed_write_of_the_earlier_owner_is_refused_from_the_moment_of_
         known = (await desired.known(keys.canonical, "sim")).sessions
         assert min(refusal.fence for refusal in refused) >= min(row.fence for row in known) > 0
     await store.close()
+
+
+async def test_lease_is_renewed_while_sessions_cannot_be_read(database_url: str) -> None:
+    """Also while a look waits for them: it holds nothing that the renewal needs."""
+    async with opened(database_url, 3) as database, opened(database_url, 1) as leases:
+        place = Place(DurableSessions(database), FleetTable(database, leases), lambda owner: None)
+        await place.join(A, B)
+        async with database.transaction() as connection:
+            await connection.execute("lock table public.bridge_sessions in access exclusive mode")
+            looking = asyncio.create_task(place.look(A))
+            done, _ = await asyncio.wait({looking}, timeout=0.3)
+            assert not done
+            assert await asyncio.wait_for(place.renew(A), 1.0)
+        assert (await looking).alive

@@ -35,8 +35,11 @@ class Place:
             for user in users
         ]
 
-    async def look(self, owner: str, *, renew: bool = False) -> FleetLook:
-        return await self.fleet.look(owner, brokers=BROKERS, renew_s=TTL_S if renew else None, sessions={"sim live": 1})
+    async def renew(self, owner: str) -> bool:
+        return await self.fleet.renew(owner, ttl_s=TTL_S)
+
+    async def look(self, owner: str) -> FleetLook:
+        return await self.fleet.look(owner, brokers=BROKERS, sessions={"sim live": 1})
 
     async def claim(self, owner: str, limit: int = 500) -> list[StoredSession]:
         return await self.fleet.claim(owner, brokers=BROKERS, limit=limit)

@@ -42,16 +42,18 @@ class FleetInMemory:
         now_ms = self._clock.now_ms()
         self._processes[owner] = _Process(version, capacity, now_ms, now_ms, now_ms + round(ttl_s * 1000))
 
-    async def look(
-        self, owner: str, *, brokers: Sequence[str], renew_s: float | None, sessions: Mapping[str, int] | None = None
-    ) -> FleetLook:
+    async def renew(self, owner: str, *, ttl_s: float) -> bool:
+        mine, now_ms = self._processes.get(owner), self._clock.now_ms()
+        if mine is not None:
+            mine.expires_at_ms, mine.renewed_at_ms = now_ms + round(ttl_s * 1000), now_ms
+        return mine is not None
+
+    async def look(self, owner: str, *, brokers: Sequence[str], sessions: Mapping[str, int] | None = None) -> FleetLook:
         now_ms = self._clock.now_ms()
         buried = [name for name, one in self._processes.items() if name != owner and one.expires_at_ms <= now_ms]
         for name in buried:
             del self._processes[name]
         mine = self._processes.get(owner)
-        if mine is not None and renew_s is not None:
-            mine.expires_at_ms, mine.renewed_at_ms = now_ms + round(renew_s * 1000), now_ms
         if mine is not None and sessions is not None:
             mine.sessions = dict(sessions)
         rows, unowned = await self.processes()

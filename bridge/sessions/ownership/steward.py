@@ -177,12 +177,9 @@ class Steward:
             await self.fleet.join(owner, version=version, capacity=capacity, ttl_s=ttl_s)
             self._joined = True
             log.info("joined the fleet", extra={"owner": owner, "lease_seconds": ttl_s})
-        else:
-            look = await self.fleet.look(owner, brokers=self._brokers, renew_s=ttl_s, sessions=self._counts())
-            self._seen(look)
-            if not look.alive:
-                self._lost()
-                return
+        elif not await self.fleet.renew(owner, ttl_s=ttl_s):
+            self._lost()
+            return
         self._lease.renewed(asked_at)
         if self._supervisor.suspended and self._standing.may_act():
             log.warning("the lease is renewed: sessions go on")
@@ -242,7 +239,7 @@ class Steward:
 
     async def _round(self) -> bool:
         """One look, and what follows from it. True while sessions move, come in, or wait for others to catch up."""
-        look = await self.fleet.look(self._standing.owner, brokers=self._brokers, renew_s=None, sessions=self._counts())
+        look = await self.fleet.look(self._standing.owner, brokers=self._brokers, sessions=self._counts())
         self._seen(look)
         if not look.alive:
             return False  # the renewal will find out, and begin anew

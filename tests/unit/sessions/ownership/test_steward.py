@@ -31,7 +31,7 @@ class CuttableFleet(FleetInMemory):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in ("join", "look", "claim", "reclaim", "release", "leave"):
+        if name not in ("join", "renew", "look", "claim", "reclaim", "release", "leave"):
             return found
 
         async def call(owner: str, *arguments: Any, **named: Any) -> Any:
