@@ -14,7 +14,11 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def loop_factory() -> LoopFactory | None:
-    """uvloop where it exists (not on Windows), else the standard loop."""
+    """uvloop where it exists (not on Windows), else the standard loop.
+
+    Not for speed alone: asyncio's own TLS keeps a buffer of 256 KiB for each connection, so that a socket takes some
+    310 KiB there and 55 KiB here (`./scripts/bench --rows runtime`). Without uvloop everything works, with that memory.
+    """
     try:
         import uvloop
     except ImportError:

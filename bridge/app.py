@@ -16,11 +16,12 @@ from bridge.api.jwks import KeySet
 from bridge.api.keys import ApiKey, KeyRing
 from bridge.api.user_tokens import SharedSecret, UserTokens
 from bridge.audit.log import LoggedAudit
+from bridge.brokers import transports
 from bridge.brokers.alpaca.broker import AlpacaBroker
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.base import Broker
 from bridge.brokers.ctrader.broker import CtraderBroker
-from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.ctrader.settings import CtraderSettings, Quotes
 from bridge.cache.general import GeneralCache
 from bridge.cache.store import Store
 from bridge.cache.stores.memory import MemoryStore
@@ -80,7 +81,8 @@ def _store(name: str, settings: Settings, foundation: Foundation, clock: Clock) 
 
 
 def build_brokers(settings: Settings, clock: Clock, rng: random.Random) -> dict[str, Broker]:
-    """The brokers that sessions can start at, by name."""
+    """The brokers that sessions can start at, by name. Raises ConfigurationError."""
+    transports.named(settings.bridge_transport)  # not installed: better told now than at every dial
     brokers: dict[str, Broker] = {}
     if settings.ctrader_client_id is None or settings.ctrader_client_secret is None:
         log.warning("no cTrader application: no session can start there; set CTRADER_CLIENT_ID and _SECRET")
@@ -95,6 +97,7 @@ def _ctrader(settings: Settings, client_id: str, client_secret: Secret) -> Ctrad
     return CtraderSettings(
         client_id=client_id,
         client_secret=client_secret,
+        transport=settings.bridge_transport,
         live_url=settings.ctrader_live_url,
         demo_url=settings.ctrader_demo_url,
         auth_url=settings.ctrader_auth_url,
@@ -103,11 +106,13 @@ def _ctrader(settings: Settings, client_id: str, client_secret: Secret) -> Ctrad
         accounts_per_channel=settings.ctrader_accounts_per_channel or None,
         requests_per_second=settings.ctrader_requests_per_second,
         history_requests_per_second=settings.ctrader_history_requests_per_second,
+        quotes=Quotes(settings.ctrader_quotes),
     )
 
 
 def _alpaca(settings: Settings) -> AlpacaSettings:
     return AlpacaSettings(
+        transport=settings.bridge_transport,
         live_url=settings.alpaca_live_url,
         paper_url=settings.alpaca_paper_url,
         live_stream_url=settings.alpaca_live_stream_url,

@@ -122,9 +122,10 @@ def _add_looking(command: Add) -> None:
 
 def _add_fleet(command: Add) -> None:
     """The processes that share the database."""
-    command(
+    fleet = command(
         "fleet", "Show the processes: shares, leases, versions; exit 1 when sessions are unserved.", commands.run_fleet
     )
+    fleet.add_argument("--json", action="store_true", help="print what GET /api/fleet answers")
     sessions = command("sessions", "Let another process serve the sessions of a user.", commands.run_sessions)
     sessions.add_argument("action", choices=["move"], help="move: log out here, in there; seconds without a session")
     sessions.add_argument("user_key", metavar="userKey", help="a user key, or its first 12 or more digits (see whois)")

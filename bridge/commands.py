@@ -11,6 +11,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from bridge.config import load_settings
 from core.errors import ConfigurationError
@@ -186,10 +187,12 @@ def run_user_keys(options: argparse.Namespace, loop_factory: LoopFactory | None)
 
 def run_fleet(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:
     """Show the processes that share the database."""
+    from bridge.api.answers import FleetAnswer, render
     from bridge.sessions.ownership.command import run_fleet
     from bridge.telemetry.audit import NO_AUDIT
 
-    return asyncio.run(run_fleet(load_settings().database_url, NO_AUDIT))
+    as_json = partial(render, FleetAnswer) if options.json else None
+    return asyncio.run(run_fleet(load_settings().database_url, NO_AUDIT, as_json=as_json))
 
 
 def run_sessions(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:

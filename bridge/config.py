@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.config_rules import rules_of
 from bridge.config_values import (
@@ -47,8 +47,6 @@ VERSION = "0.1.0"
 ENV_FILE = ".env"
 ENV_ENCODING = "utf-8-sig"  # some editors begin a file with a mark that would become part of the first name
 PAAS_MARKS = ("RAILWAY_ENVIRONMENT", "DYNO", "RENDER", "FLY_APP_NAME")
-# of DESIGN §12; set, they are named at start as not used yet
-LATER_VARIABLES = ("CTRADER_QUOTES", "BRIDGE_TRANSPORT")
 
 
 def setting(default: Any, description: str, *, unit: str = "", **rules: Any) -> Any:
@@ -177,6 +175,9 @@ class Settings(BaseSettings):
     ctrader_history_requests_per_second: int = setting(
         4, "Historical requests on one channel.", unit="requests/s", ge=1, le=10_000
     )
+    ctrader_quotes: Annotated[Literal["account", "shared"], LOWER_CASE] = setting(
+        "account", "Price subscriptions: one per account and symbol, or one shared by a channel's accounts."
+    )
 
     # Alpaca
     alpaca_client_id: str | None = setting(
@@ -229,6 +230,9 @@ class Settings(BaseSettings):
     process_capacity: int = setting(
         1000, "Sessions are shared out among processes in proportion to this.", unit="sessions", ge=1, le=1_000_000
     )
+    bridge_transport: Annotated[Literal["websockets", "picows"], LOWER_CASE] = setting(
+        "websockets", "What speaks WebSocket with the brokers; picows comes with the extra `fast`."
+    )
     drain_seconds: float = setting(2.5, "Time to end in after SIGTERM.", unit="s", ge=0.5, le=300)
     session_idle_days: float = setting(
         30.0, "Sessions that nobody started or read for so long end; 0 = never.", unit="days", ge=0, le=3650
@@ -250,7 +254,6 @@ class Settings(BaseSettings):
 
     # facts about the surroundings, not variables of ours
     paas: str | None = Field(None, json_schema_extra={"hidden": True})
-    later_ignored: Annotated[tuple[str, ...], NoDecode] = Field((), json_schema_extra={"hidden": True})
 
     @classmethod
     def settings_customise_sources(
@@ -376,9 +379,7 @@ def load_settings(env_file: str | Path | None = ENV_FILE) -> Settings:
     env_file = None if platform else env_file
     try:
         _check_lines(env_file)
-        given = {**dotenv_values(env_file, encoding=ENV_ENCODING), **os.environ} if env_file else os.environ
-        ignored = tuple(name for name in LATER_VARIABLES if given.get(name))
-        return Settings(_env_file=env_file, _env_file_encoding=ENV_ENCODING, paas=platform, later_ignored=ignored)
+        return Settings(_env_file=env_file, _env_file_encoding=ENV_ENCODING, paas=platform)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_line(each) for each in error.errors(include_url=False))) from None
     except UnicodeDecodeError:

@@ -66,10 +66,11 @@ from core.user_key import UserKeyScheme
 
 log = logging.getLogger(__name__)
 
-
 SESSIONS_SHARE, FLUSH_SHARE, CLOSING_SHARE = 0.2, 0.45, 0.15  # of the drain time; a part that hangs is left behind
 GUARD_S = 0.2  # before the drain time is over the process ends, whatever hangs
-GC_THRESHOLDS = (50_000, 50, 1000)  # reference/perf.md F: frozen start, rare young collections
+# What exists at start is frozen and young collections are rare: a collection walks over whatever thousands of sessions
+# hold, and stops the loop for as long (reference/perf.md F; `./scripts/bench --rows collections`).
+GC_THRESHOLDS = (50_000, 50, 1000)
 FILES_WANTED = 65_536
 CRASHED = 1
 DAY_S = 86_400.0
@@ -277,8 +278,6 @@ class Daemon:
             log.warning("RECORDS ARE KEPT IN MEMORY ONLY: nobody else can read them and they end with this process")
         if settings.auth_open:
             log.warning("NO API KEYS: every route is open, on loopback only")
-        for name in settings.later_ignored:
-            log.warning("a setting is not used by this version", extra={"setting": name})
         log.info(
             "serving",
             extra={
@@ -307,7 +306,7 @@ class Daemon:
         await self._in_time("sessions", self._sessions.drain(budget_s * SESSIONS_SHARE), budget_s)
         await self._in_time("last flush", self._last_flush(budget_s * FLUSH_SHARE), budget_s)
         closing: list[tuple[str, Coroutine[Any, Any, object]]] = [
-            *((name, broker.close()) for name, broker in self._brokers.items()),
+            ("brokers", self._close_brokers()),
             ("fleet", self._sessions.leave()),  # not before the sockets are closed: nobody may be logged in twice
             ("alerts", self._alerts.close()),
             ("sessions", self._sessions.close()),
@@ -324,6 +323,13 @@ class Daemon:
         for what, work in closing:
             await self._in_time(what, work, budget_s * CLOSING_SHARE)
         log.info("ended", extra={"cause": self.shutdown.cause})
+
+    async def _close_brokers(self) -> None:
+        """All at once: one after the other they could use up what is left for giving the lease back."""
+        closing = (broker.close() for broker in self._brokers.values())
+        for name, error in zip(self._brokers, await asyncio.gather(*closing, return_exceptions=True), strict=True):
+            if error is not None:
+                log.warning("a broker could not be left in order", extra={"broker": name, "error": repr(error)})
 
     async def _last_flush(self, seconds: float) -> None:
         left = await self._flusher.drain(seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 
 from bridge.cache.entry import StoreHealth
@@ -46,4 +48,14 @@ class ProcessVitals:
         return None
 
     def not_ready(self) -> str | None:
-        return None if self._flusher.primary_usable else "the primary store does not answer"
+        if not self._flusher.primary_usable:
+            return "the primary store does not answer"
+        return None if _descriptor_left() else "no file descriptor is left for another connection"
+
+
+def _descriptor_left() -> bool:
+    try:
+        os.close(os.dup(0))
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE)
+    return True

@@ -69,10 +69,12 @@ class Snapshot:
 class AccountMirror:
     """One account as we know it. Money in `currency`; `None` = not known.
 
-    `on_dirty` is called once when the content first changes after `clean()`; `content_at_ms` is the time of the last
-    change, `confirmed_at_ms` of the last full reconcile (Unix ms, from the callers' `now_ms`); `events` counts
-    everything applied, ticks included. `fills`: the last executions known, newest last (`newest_fill_ms`: the latest
-    time of any, for they may come late). `used_margin`: of the account, where the broker says none per position.
+    `on_dirty` is called once when the content first changes after `clean()`, `on_clean` at every reading (for whoever
+    shares a quote among mirrors); `content_at_ms` is the time of the last change, `confirmed_at_ms` of the last full
+    reconcile (Unix ms, from the callers' `now_ms`); `events` counts everything applied, ticks included. `fills`: the
+    last executions known, newest last (`newest_fill_ms`: the latest time of any, for they may come late).
+    `used_margin`: of the account, where the broker says none per position. `kept`: not content; whoever makes records
+    keeps here what it has worked out, and looks itself whether it still holds.
     """
 
     environment: str
@@ -99,6 +101,8 @@ class AccountMirror:
     events: int = 0
     dirty: bool = False
     on_dirty: Callable[[], None] | None = None
+    on_clean: Callable[[], None] | None = None
+    kept: Any = field(default=None, init=False, repr=False)
     _removed: dict[str, int] | None = None  # the version removed; ids are never reused by brokers
     _seen: dict[str, None] | None = None
 
@@ -130,6 +134,8 @@ class AccountMirror:
     def clean(self) -> None:
         """A reading was taken; the next change tells the listener again."""
         self.dirty = False
+        if self.on_clean is not None:
+            self.on_clean()
 
     def note_fill(self, fill: Fill) -> None:
         """Keep an execution for whoever asks what happened last. The caller sees to it that none comes twice."""

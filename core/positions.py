@@ -15,7 +15,8 @@ class Position:
     `swap` and `commission` are negative when charged. `used_margin` is None when the broker has not said.
     `updated_at_ms` orders two versions of the same position (0 when the broker gives no time); it is no content, so two
     versions that differ in it alone are equal. `cost`: what the units held were bought (or sold short) for in the quote
-    currency, positive, where the broker says it; else entry price x units x multiplier.
+    currency, positive, where the broker says it; else entry price x units x multiplier. In place change `used_margin`,
+    `stop_loss` and `updated_at_ms` only; anything else comes with a new object.
     """
 
     id: str

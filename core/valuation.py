@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal
 
 from core.account import AccountMirror, EquityRule
-from core.instruments import Chain
+from core.instruments import Chain, Instrument
 from core.money import round_money
 from core.orders import Side
 from core.positions import Position
@@ -51,15 +51,26 @@ def value_account(mirror: AccountMirror) -> Valuation:
     """Value every position of the mirror with the quotes it holds."""
     values = {position.id: value_position(mirror, position) for position in mirror.positions.values()}
     pnl = _sum(value.unrealized_pnl for value in values.values())
-    used = mirror.used_margin
-    if used is None:
-        used = _sum(position.used_margin for position in mirror.positions.values())
+    used = used_margin(mirror)
     equity = _equity(mirror, pnl, values.values())
     free = None if equity is None or used is None else equity - used
     level = None
     if equity is not None and used:
         level = round_money(_CONTEXT.divide(equity * _HUNDRED, used), 2)
     return Valuation(values, pnl, equity, used, free, level)
+
+
+def used_margin(mirror: AccountMirror) -> Decimal | None:
+    """As the broker says of the account, else the sum of its positions'; None when one of them is not known."""
+    if mirror.used_margin is not None:
+        return mirror.used_margin
+    return _sum(position.used_margin for position in mirror.positions.values())
+
+
+def units_and_cost(position: Position, instrument: Instrument) -> tuple[Decimal, Decimal]:
+    """How many of the thing priced are held, and what they were bought (or sold short) for; both positive."""
+    units = _CONTEXT.multiply(position.units, instrument.multiplier)
+    return units, _CONTEXT.multiply(position.entry_price, units) if position.cost is None else position.cost
 
 
 def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
@@ -86,10 +97,8 @@ def value_position(mirror: AccountMirror, position: Position) -> PositionValue:
     instrument = mirror.catalogue.instruments.get(position.instrument_id)
     if price is None or instrument is None:
         return PositionValue(price, None)
-    units = _CONTEXT.multiply(position.units, instrument.multiplier)
-    worth, cost = _CONTEXT.multiply(price, units), position.cost
-    if cost is None:
-        cost = _CONTEXT.multiply(position.entry_price, units)
+    units, cost = units_and_cost(position, instrument)
+    worth = _CONTEXT.multiply(price, units)
     sign = 1 if position.side is Side.BUY else -1
     if mirror.currency is None:
         return PositionValue(price, None)

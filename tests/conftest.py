@@ -21,10 +21,13 @@ from tests.support.official_client import Node
 from tests.support.official_client import alpaca_node as make_alpaca_node
 from tests.support.official_client import alpaca_py_python as make_alpaca_py
 from tests.support.official_client import official_client_python as make_official_client
+from tests.support.transport_choice import use_transport
 
 pytest_plugins = ["tests.support.fault_table"]
 
 apply_breakage()  # before anything is made; nothing, unless a negative control runs
+
+use_transport()  # of BRIDGE_TRANSPORT, when a run is to be made with another one
 
 # the machine may be busy: no example is judged by the clock
 settings.register_profile("bridge", deadline=None)

@@ -124,7 +124,7 @@ class RateLimiter:
         try:
             async with asyncio.timeout(SHARED_WITHIN_S), self._turns:
                 allowed = await self._shared.hit(item, kind, name)
-        except (StorageError, TimeoutError, OSError) as error:
+        except (StorageError, TimeoutError, OSError, RuntimeError) as error:  # the last: uvloop, of a reset connection
             self._lost(error)
             return True  # within what this process allows
         if self._away:

@@ -2,32 +2,26 @@
 
 Pure: a reading and `now` in, bytes out. It never keeps, writes or caches anything. What it promises: field order and
 names of DESIGN §6, absent data is null, numbers print exactly what the broker sent, strict JSON, and `staleAfter` never
-later than the freshness horizon allows. One valuation per record.
+later than the freshness horizon allows. One valuation per record (`bridge/cache/shown.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Context, Decimal
 from enum import StrEnum
 from typing import Any
 
 import orjson
 
 from bridge.brokers.base import Reason
+from bridge.cache.shown import shown_of
 from core.account import AccountMirror
-from core.instruments import Instrument
 from core.money import json_number
-from core.orders import Order
-from core.positions import Position
-from core.valuation import PositionValue, value_account
 
 SCHEMA = 1
 HORIZON_AT_RISK_MS = 10_000  # an account with positions or working orders
 HORIZON_EMPTY_MS = 60_000  # an account that can only change by its owner's hand
-
-_LOTS = Context(prec=15)  # a float64 carries 15 significant digits exactly
 
 
 class RecordStatus(StrEnum):
@@ -116,6 +110,7 @@ def _account(reading: Reading) -> dict[str, Any]:
         earlier = reading.earlier or _NO_EARLIER
         said = {"status": status, "reason": reason}
         return {name: said[name] if name in said else earlier[name] for name in _ACCOUNT}
+    shown = None if mirror.confirmed_at_ms is None else shown_of(mirror)
     fields: dict[str, Any] = {
         "login": mirror.login,
         "brokerTitle": mirror.broker_title,
@@ -124,24 +119,14 @@ def _account(reading: Reading) -> dict[str, Any]:
         "reason": reason,
         "currency": mirror.currency,
         "moneyDigits": None if mirror.currency is None else mirror.money_digits,
-        "leverage": json_number(mirror.leverage),
-        "balance": json_number(mirror.balance),
+        "leverage": json_number(mirror.leverage) if shown is None else shown.leverage,
+        "balance": json_number(mirror.balance) if shown is None else shown.balance,
     }
-    if mirror.confirmed_at_ms is None:
+    if shown is None:
         fields.update(_NOTHING_READ)
-        return fields
-    value = value_account(mirror)
-    instruments = mirror.catalogue.instruments
-    fields["equity"] = json_number(value.equity)
-    fields["unrealizedPnl"] = json_number(value.unrealized_pnl)
-    fields["usedMargin"] = json_number(value.used_margin)
-    fields["freeMargin"] = json_number(value.free_margin)
-    fields["marginLevel"] = json_number(value.margin_level)
-    fields["positions"] = [
-        _position(position, value.positions[position.id], instruments.get(position.instrument_id))
-        for position in mirror.positions.values()
-    ]
-    fields["orders"] = [_order(order, instruments.get(order.instrument_id)) for order in mirror.orders.values()]
+    else:
+        shown.put_figures(mirror, fields)
+        fields["orders"] = shown.orders
     return fields
 
 
@@ -176,45 +161,3 @@ def earlier_figures(
     if not all(isinstance(found.get(name), int | None) for name in _TIMES):
         return None
     return {name: found.get(name) for name in _NO_EARLIER}
-
-
-def _position(position: Position, value: PositionValue, instrument: Instrument | None) -> dict[str, Any]:
-    return {
-        "id": position.id,
-        "symbol": None if instrument is None else instrument.name,
-        "side": position.side.value,
-        "units": json_number(position.units),
-        "lots": None if instrument is None else _lots(position.units, instrument.lot_units),
-        "priceDigits": None if instrument is None else instrument.price_digits,
-        "entryPrice": json_number(position.entry_price),
-        "currentPrice": json_number(value.current_price),
-        "stopLoss": json_number(position.stop_loss),
-        "takeProfit": json_number(position.take_profit),
-        "swap": json_number(position.swap),
-        "commission": json_number(position.commission),
-        "unrealizedPnl": json_number(value.unrealized_pnl),
-        "usedMargin": json_number(position.used_margin),
-        "openedAt": position.opened_at_ms,
-    }
-
-
-def _order(order: Order, instrument: Instrument | None) -> dict[str, Any]:
-    return {
-        "id": order.id,
-        "symbol": None if instrument is None else instrument.name,
-        "side": order.side.value,
-        "type": order.type.value,
-        "units": json_number(order.units),
-        "filledUnits": json_number(order.filled_units),
-        "limitPrice": json_number(order.limit_price),
-        "stopPrice": json_number(order.stop_price),
-        "stopLoss": json_number(order.stop_loss),
-        "takeProfit": json_number(order.take_profit),
-        "status": order.status.value,
-        "createdAt": order.created_at_ms,
-    }
-
-
-def _lots(units: Decimal, lot_units: Decimal | None) -> float | int | None:
-    """Units as lots; None where the broker has no lots."""
-    return json_number(_LOTS.divide(units, lot_units)) if lot_units else None

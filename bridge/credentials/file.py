@@ -20,7 +20,7 @@ from bridge.credentials.disk import FileRead, check_writable, read_if_changed, r
 from bridge.credentials.grants import Refresher, none_stored
 from bridge.credentials.parsing import Entries, parse, replace_secrets
 from bridge.runtime.tasks import CrashHandler, Tasks
-from core.errors import InvalidInput, Unavailable
+from core.errors import BridgeError, InvalidInput, Unavailable
 from core.secret import Secret
 from core.user_key import UserKeyScheme, normalise_user_id
 
@@ -52,6 +52,7 @@ class CredentialsFile:
         self._readers = readers
         self._tasks = Tasks("credentials", on_crash)
         self._lock = asyncio.Lock()  # around every access to the file
+        self._coming: asyncio.Future[_Content | BridgeError | None] | None = None  # a look that has not begun
         self._content: _Content | None = None
         self._refused: FileRead | None = None  # a version of the file that could not be used
         self._flights: dict[_Pair, asyncio.Task[Exception | None]] = {}
@@ -119,8 +120,35 @@ class CredentialsFile:
     # ------------------------------------------------------------ reading
 
     async def _current(self) -> _Content:
-        async with self._lock:
-            return await asyncio.to_thread(self._load)
+        """One look at the file serves everybody who asked before it began: after a mass cut that is thousands, and they
+        must not wait for one another either."""
+        found: _Content | BridgeError | None = None
+        while found is None:  # who looked for others may have been cancelled
+            coming = self._coming
+            found = await (self._look_for_all() if coming is None else asyncio.shield(coming))
+        if isinstance(found, BridgeError):
+            raise found
+        return found
+
+    async def _look_for_all(self) -> _Content | BridgeError | None:
+        """Look once the file is free, also for whoever asks until then."""
+        found: _Content | BridgeError | None = None
+        coming = self._coming = asyncio.get_running_loop().create_future()
+        try:
+            async with self._lock:
+                self._coming = None  # who asks from now on may know of a newer file
+                found = await asyncio.to_thread(self._look)
+        finally:
+            if self._coming is coming:
+                self._coming = None
+            coming.set_result(found)
+        return found
+
+    def _look(self) -> _Content | BridgeError:
+        try:
+            return self._load()
+        except BridgeError as error:
+            return error
 
     def _load(self) -> _Content:
         """In a thread: read the file if it changed."""

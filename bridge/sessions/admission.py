@@ -1,8 +1,9 @@
 """The admission queue: who logs in next. Queue before jitter (reference/faults.md §0.2).
 
 One lane per (broker, environment), each with as many slots as its adapter can log in at once. In a lane the order is:
-accounts at risk first, then who waits longest, then who came first. Pure and synchronous; a thousand waiting sessions
-are an ordinary case. Invariant: a member waits, or holds a slot, or neither; never both, never twice.
+accounts at risk first, then who waits longest, then who has the lower place, then who came first. Pure and synchronous;
+a thousand waiting sessions are an ordinary case. Invariant: a member waits, or holds a slot, or neither; never both,
+never twice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Generic, TypeVar
 M = TypeVar("M", bound=Hashable)
 
 Lane = tuple[str, str]
-_Ticket = tuple[bool, float, int]
+_Ticket = tuple[bool, float, int, int]
 
 
 class _LaneQueue(Generic[M]):
@@ -33,14 +34,17 @@ class Admission(Generic[M]):
         self._lanes: dict[Lane, _LaneQueue[M]] = {}
         self._sequence = 0
 
-    def enqueue(self, lane: Lane, member: M, *, at_risk: bool, since: float) -> None:
-        """Let a member wait; one that waits already keeps its place, unless its risk has changed."""
+    def enqueue(self, lane: Lane, member: M, *, at_risk: bool, since: float, place: int = 0) -> None:
+        """Let a member wait; one that waits already keeps its turn, unless its risk has changed.
+
+        `place`: of those who wait equally long the lower one goes first.
+        """
         queue = self._lanes.setdefault(lane, _LaneQueue())
         ticket = queue.tickets.get(member)
         if ticket is not None and ticket[0] == (not at_risk):
             return
         self._sequence += 1
-        ticket = (not at_risk, since, self._sequence)
+        ticket = (not at_risk, since, place, self._sequence)
         queue.tickets[member] = ticket
         heapq.heappush(queue.heap, (ticket, member))
 

@@ -147,7 +147,7 @@ class Keeper:
         begun = self._clock.monotonic()
         at_risk = await self._each_page(self._wanted(at_risk=True), self._bring_back)
         calm = await self._each_page(self._wanted(at_risk=False), self._bring_back)
-        await self._each_page(lambda after: self._desired.owing(after=after, limit=PAGE), self._end_left_over)
+        await self._each_page(self._owing, self._end_left_over)
         self.resumed = True
         if at_risk or calm:
             seconds = round(self._clock.monotonic() - begun, 2)
@@ -169,6 +169,7 @@ class Keeper:
 
         for at_risk in (True, False):
             await self._each_page(self._wanted(at_risk=at_risk), compare)
+        await self._each_page(self._owing, self._bring_back)  # of a claim whose answer was lost, say
         for session in present:
             if session not in seen and session.state not in _OVER:
                 self._roster.doubts.add((session.user_keys.canonical, session.broker))
@@ -193,6 +194,9 @@ class Keeper:
     def _wanted(self, *, at_risk: bool) -> Page:
         owner = self._standing.filter
         return lambda after: self._desired.wanted(at_risk=at_risk, after=after, limit=PAGE, owner=owner)
+
+    async def _owing(self, after: Identity | None) -> list[StoredSession]:
+        return await self._desired.owing(after=after, limit=PAGE, owner=self._standing.filter)
 
     async def _each_page(self, page: Page, act: Callable[[StoredSession], bool]) -> int:
         """Act on every row of all pages, except those of users who had a turn since their page was read.
@@ -235,17 +239,21 @@ class Keeper:
         if not row.wanted:
             return self._end_left_over(row)
         self._roster.run(row, resumed=True)
+        self._take_down(row)
+        return True
+
+    def _take_down(self, row: StoredSession) -> None:
         detail: Detail = {**_about(row), **({"fence": row.fence, "owner": row.owner} if row.owner else {})}
         self._audit.record(Action.RESUME, user_key=row.user_key, actor="bridge", detail=detail)
-        return True
 
     def _bring_back(self, row: StoredSession) -> bool:
         return self._roster.find(row) is None and self.take_up(row)
 
     def _end_left_over(self, row: StoredSession) -> bool:
-        if self._roster.find(row) is not None or not self._can_run(row):
+        session = self._roster.find(row)
+        if not (session is None or session.refused) or not self._can_run(row):
             return False
-        return self._roster.end(row) is not None
+        return self._roster.write_last_record(row) is not None
 
     def _can_run(self, row: StoredSession) -> bool:
         """False for what this process cannot serve; said once for each cause."""
@@ -265,12 +273,14 @@ class Keeper:
 
     async def _settle(self) -> None:
         """Read again what is in doubt, and follow it."""
-        for where in list(self._roster.doubts):
+        for where in sorted(self._roster.doubts):
             async with self._turns.take(where):
                 known = await self._desired.known(*where)
                 self._roster.doubts.discard(where)
                 if not self._supervisor.machine.draining:
-                    self._roster.settle(where, [row for row in known.sessions if row.broker in self._brokers])
+                    rows = [row for row in known.sessions if row.broker in self._brokers]
+                    for taken in self._roster.settle(where, rows):
+                        self._take_down(taken)
 
     # ------------------------------------------------------------ noting
 
@@ -299,10 +309,18 @@ class Keeper:
         for session in self._table:
             at_risk = session.at_risk if session.at_risk is not session.stored_at_risk else None
             used_ago_s = now - session.used_at if uses and session.used_at is not None else None
-            recorded = session.command if session.owes_record and _last_record_written(session) else None
+            recorded = session.command if session.owes_record and self._last_record_written(session) else None
             if at_risk is not None or used_ago_s is not None or recorded is not None:
                 identity = (session.user_keys.canonical, session.broker, session.account_id or "")
                 yield session, Note(identity, at_risk=at_risk, used_ago_s=used_ago_s, recorded=recorded)
+
+    def _last_record_written(self, session: Session) -> bool:
+        """Also true of a record that was refused, unless the database can say whether the row is still ours: then it is
+        claimed anew (`ownership.steward`), for what raised its fence may have been a late claim of our own.
+        """
+        if session.refused:
+            return not self._standing.shared
+        return session.entry is None or session.entry.written
 
     async def _end_idle(self) -> None:
         """End what nobody used for long; a use that is not stored yet counts, if it was here."""
@@ -333,11 +351,6 @@ class Keeper:
             ended_for_s = 0.0 if session.ended_at is None else now - session.ended_at
             if ended_for_s >= FORGET_S and session.task is None:
                 self._supervisor.remove(session)
-
-
-def _last_record_written(session: Session) -> bool:
-    """Also true of a record that somebody else owns by now."""
-    return session.entry is None or session.entry.written or session.entry.fenced
 
 
 def _about(row: StoredSession) -> Detail:

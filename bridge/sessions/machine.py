@@ -27,6 +27,7 @@ from bridge.sessions.troubled import TroubledGrants
 from core.user_key import short_key
 
 SETTLED_STATES = (State.LIVE, State.ACTION_REQUIRED, *ENDED_STATES)
+TOGETHER_S = 5.0  # who began to wait in the same span of time waits equally long
 # steps of one login, and the life it leads to
 _SAME_EPOCH = frozenset({Event.CONNECTING, Event.AUTHORIZING, Event.SYNCING, Event.LOGGED_IN})
 
@@ -93,9 +94,14 @@ class Machine:
             session.entry = self.recorder.register(session.keys, session, fence=session.fence)
 
     def queue(self, session: Session) -> None:
-        """Let a waiting session queue for its login, as soon as its previous task has ended."""
+        """Let a waiting session queue for its login, as soon as its previous task has ended.
+
+        Those who began to wait together go in the order in which they came to be: an adapter spreads sessions over its
+        channels in that order, and a mass cut, which is told channel by channel, must not keep one of them busy alone.
+        """
         if session.state is State.WAITING and session.task is None and not self.draining:
-            self.logins.enqueue(session.lane, session, at_risk=session.at_risk, since=session.waiting_since)
+            since = session.waiting_since - session.waiting_since % TOGETHER_S
+            self.logins.enqueue(session.lane, session, at_risk=session.at_risk, since=since, place=session.serial)
             self.inbox.wake()
 
     def hold(self, session: Session, task: asyncio.Task[Any], ended: Ended) -> None:

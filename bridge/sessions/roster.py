@@ -82,11 +82,17 @@ class Roster:
             session = self._make(row)
             session.reason, session.ended_at = reason, session.started_at
             self._supervisor.machine.open_record(session)
-        elif session.state is State.STOPPED:  # how it ended is known already
-            session.command = row.command
-            return session
-        self._supervisor.stop(session, reason)
+        elif session.state is not State.STOPPED:  # else how it ended is known already
+            self._supervisor.stop(session, reason)
         self._follow(session, row)
+        return session
+
+    def write_last_record(self, row: StoredSession) -> Session | None:
+        """As `end`; a last record that was refused is written under the fence that the row has got since."""
+        session = self.end(row)
+        if session is not None and session.refused:
+            session.fence = max(session.fence, row.fence)
+            self._supervisor.machine.open_record(session)
         return session
 
     def drop(self, where: Where, account_id: str | None) -> None:
@@ -115,8 +121,12 @@ class Roster:
         if session is not None and (row.wanted or session.state is not State.STOPPED):
             self._supervisor.let_go(session)
 
-    def settle(self, where: Where, rows: Sequence[StoredSession]) -> None:
-        """Follow all that is stored of a user at a broker, where it differs from what runs."""
+    def settle(self, where: Where, rows: Sequence[StoredSession]) -> list[StoredSession]:
+        """Follow all that is stored of a user at a broker, where it differs from what runs.
+
+        Returns the rows whose sessions were taken up with this: nothing ran for them here.
+        """
+        taken: list[StoredSession] = []
         stored = {row.account_id for row in rows}
         for session in self._table.of(*where):
             if session.account_id not in stored:
@@ -131,7 +141,10 @@ class Roster:
             if not row.wanted:
                 self.end(row)
             elif self.is_ours(row):
+                if running is None or running.state is State.STOPPED:
+                    taken.append(row)
                 self.run(row)
+        return taken
 
     def forget(self, where: Where) -> list[asyncio.Task[Any]]:
         """Forget all of a user at a broker; returns the tasks that see to the last records."""

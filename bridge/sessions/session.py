@@ -175,6 +175,11 @@ class Session:
         return (self.broker, self.environment.value)
 
     @property
+    def refused(self) -> bool:
+        """True when its record may not be written under its present fence any more."""
+        return self.entry is not None and self.entry.fenced
+
+    @property
     def mirror(self) -> AccountMirror | None:
         """The account as last known, also when the broker's side has ended."""
         if self.account is not None and self.account.mirror is not None:
@@ -290,6 +295,7 @@ def _still(mirror: AccountMirror) -> AccountMirror:
         orders={key: replace(order) for key, order in mirror.orders.items()},
         quotes={key: Quote(quote.bid, quote.ask) for key, quote in mirror.quotes.items()},
         on_dirty=None,
+        on_clean=None,
         _removed=None,
         _seen=None,
     )

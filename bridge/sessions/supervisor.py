@@ -142,7 +142,7 @@ class Supervisor:
                     if session.entry is not None:
                         await self.recorder.recorded(session.entry, within_s)
         except TimeoutError:
-            log.warning("a session was handed over before its logout was confirmed or its last record written")
+            log.warning("the logouts or last records of sessions that are handed over take long")
 
     def let_go(self, session: Session) -> None:
         """This session is another process's: log out, write nothing more, forget it."""

@@ -68,8 +68,9 @@ class Redactor:
         Callers choose some of them: what is too short for a token, or names a user in the log, is not taken for one.
         """
         for secret in secrets:
-            if secret is None or len(secret.reveal()) < SHORTEST_TOKEN or _SHORT_KEY.fullmatch(secret.reveal()):
-                continue
+            text = secret.reveal() if secret is not None else ""
+            if len(text) < SHORTEST_TOKEN or _SHORT_KEY.fullmatch(text) or self._recent.holds(text):
+                continue  # after a mass cut thousands are handed out again: their forms are known
             for form in _forms(secret):
                 self._recent.add(form)
         if len(self._recent) >= FORMS_KEPT:
@@ -116,6 +117,9 @@ class _Endings:
         lengths = self._lengths.get(ending, ())
         if length not in lengths:
             self._lengths[ending] = (*lengths, length)
+
+    def holds(self, text: str) -> bool:
+        return hash(text) in self._hashes
 
     def find(self, text: str, windows: Sequence[str]) -> Iterator[Span]:
         """`windows`: every SHORTEST characters of the text."""

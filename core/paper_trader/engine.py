@@ -86,6 +86,13 @@ class Engine:
         self._begin(now_ms)
         self._desk.accounts[account_id] = Account(account_id, market, settings, self._desk.settings.history_limit)
 
+    def move_account(self, account_id: str, market_id: str) -> None:
+        """Let an account trade at another market's prices. Raises NotFound, InvalidInput while it holds anything."""
+        account, market = self._desk.account(account_id), self._desk.market(market_id)
+        if account.holdings or account.working:
+            raise InvalidInput("an account with positions or orders cannot move", field="account_id")
+        account.market = market
+
     def change_account(
         self,
         account_id: str,

@@ -5,12 +5,13 @@
 // in the receiver, writes of one turn of the loop go out as one pipeline, symbols are read once per server, not per user.
 // It has no fences, no reconciliation, no backoff and no freshness: what it does beside ours is the daily work only.
 //
-//   node bridge.cjs '{"url", "redis", "clientId", "clientSecret", "protos", "users": [{"user", "account", "token"}, …]}'
+//   node bridge.cjs FILE      {"url", "redis", "clientId", "clientSecret", "protos", "users": [{"user", "account", "token"}, …]}
 //
 // Says {"ready":true}, then answers lines on stdin: {"to": n} connects until there are n users; {"do": "count"} tells
 // how many price events came and how many records were written. Ends when stdin closes.
 'use strict'
 
+const fs = require('node:fs')
 const readline = require('node:readline')
 const Redis = require('ioredis')
 const { Wire } = require('./wire.cjs')
@@ -49,7 +50,7 @@ function say (words) {
   process.stdout.write(`${JSON.stringify(words)}\n`)
 }
 
-main(JSON.parse(process.argv[2])).catch((error) => {
+main(JSON.parse(fs.readFileSync(process.argv[2], 'utf8'))).catch((error) => {
   console.error(error)
   process.exit(1)
 })

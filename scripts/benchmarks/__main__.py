@@ -8,121 +8,91 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Collection, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import orjson
 import uvloop
 
-from scripts.benchmarks import (
-    account_read,
-    alpaca_events,
-    alpaca_memory,
-    event_store,
-    flush,
-    greeks_iv,
-    hot_path,
-    machine,
-    memory,
-    recovery,
-)
-from scripts.benchmarks.crowd import crowd, start
+from scripts.benchmarks import growth, machine, plots
+from scripts.benchmarks.parts import NAMES, parts
 from scripts.benchmarks.report import Row, show
-from tests.support.world import World
 
-ROWS = (
-    *("hot-path", "flush", "event-store", "account", "mass-cut", "cuts", "memory"),
-    *("alpaca-events", "alpaca-memory", "greeks-iv"),
-)
-ON_THE_CROWD = ("event-store", "account", "mass-cut")  # in this order: the cut comes last
-PART_WITHIN_S = 420.0
+PART_WITHIN_S = 600.0
+BUILD = Path("build")  # git ignores it
 
-Part = tuple[str, Callable[[], Awaitable[list[Row]]]]
+T = TypeVar("T")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated parts (default: %(default)s)")
+    parser.add_argument("--rows", default=",".join(NAMES), help="comma-separated parts (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="smaller and shorter; figures scatter more")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write rows, raw readings and machine facts")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="where every reading goes (default: build/bench.json, growth.json)"
+    )
+    parser.add_argument("--growth", action="store_true", help="how cost grows with users, positions, prices, flushes")
+    parser.add_argument("--plots", type=Path, metavar="FROM.json", help="draw what --growth measured into docs/plots")
     arguments = parser.parse_args()
+    if arguments.plots is not None:
+        plots.draw(arguments.plots)
+        return
     wanted = arguments.rows.split(",")
-    if unknown := sorted(set(wanted) - set(ROWS)):
-        parser.error(f"unknown rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    if unknown := sorted(set(wanted) - set(NAMES)):
+        parser.error(f"unknown rows {', '.join(unknown)}; there are {', '.join(NAMES)}")
     found = machine.facts()
     print(machine.one_line(found), flush=True)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what the parts have to say is not part of the table
-            rows, failed = uvloop.run(_run(wanted, quick=arguments.quick))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit("ended before anything could be told")
-    show(rows)
+    document: dict[str, Any] = {"machine": found, "quick": arguments.quick}
+    failed: list[str] = []
+    if arguments.growth:
+        document["growth"] = _to_the_end(growth.measure(quick=arguments.quick))
+        growth.show(document["growth"])
+    else:
+        rows, failed = _to_the_end(_measured(wanted, quick=arguments.quick))
+        show(rows)
+        document |= {"rows": [row.as_json() for row in rows], "notMeasured": failed}
     for line in failed:
         print(f"not measured: {line}", file=sys.stderr)
-    if arguments.json is not None:
-        document = {"machine": found, "rows": [row.as_json() for row in rows], "notMeasured": failed}
-        document["quick"] = arguments.quick
-        arguments.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    _write(arguments.json or BUILD / ("growth.json" if arguments.growth else "bench.json"), document)
     sys.exit(1 if failed else 0)  # a missed target is told, not punished
 
 
-async def _run(wanted: Sequence[str], *, quick: bool) -> tuple[list[Row], list[str]]:
-    """The rows, and what could not be measured."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    rows: list[Row] = []
+def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run it; SIGTERM and Ctrl-C end it and the processes it started."""
+
+    async def watched() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what the parts have to say is not part of the table
+            return uvloop.run(watched())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit("ended before anything could be told")
+
+
+async def _measured(wanted: Collection[str], *, quick: bool) -> tuple[list[Row], list[str]]:
+    """The rows in the order of NAMES, and what could not be measured."""
+    rows: dict[str, list[Row]] = {}
     failed: list[str] = []
-    for name, part in _parts(wanted, quick=quick):
+    for names, measure in parts(wanted, quick=quick):
         began = time.perf_counter()
         try:
             async with asyncio.timeout(PART_WITHIN_S):
-                rows += await part()
+                rows |= await measure()
         except (AssertionError, RuntimeError, OSError, TimeoutError, ExceptionGroup) as error:
-            failed.append(f"{name}: {error!r}"[:2000])
-        print(f"measured {name} in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return rows, failed
+            failed.append(f"{', '.join(names)}: {error!r}"[:2000])
+        print(f"measured {', '.join(names)} in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return [row for name in NAMES for row in rows.get(name, ())], failed
 
 
-def _parts(wanted: Sequence[str], *, quick: bool) -> list[Part]:
-    alone: dict[str, Callable[[], Awaitable[list[Row]]]] = {
-        "hot-path": lambda: hot_path.measure(quick),
-        "flush": lambda: flush.measure(quick),
-        "cuts": lambda: recovery.single_cuts(quick),
-        "memory": lambda: memory.measure(quick),
-        "alpaca-events": lambda: alpaca_events.measure(quick),
-        "alpaca-memory": lambda: alpaca_memory.measure(quick),
-        "greeks-iv": lambda: greeks_iv.measure(quick),
-    }
-    parts: list[Part] = []
-    shared = [name for name in ON_THE_CROWD if name in wanted]
-    for name in ROWS:
-        if name in alone and name in wanted:
-            parts.append((name, alone[name]))
-        elif shared and name == shared[0]:
-            parts.append((", ".join(shared), lambda: _on_the_crowd(shared, quick=quick)))
-    return parts
-
-
-async def _on_the_crowd(wanted: Sequence[str], *, quick: bool) -> list[Row]:
-    """The parts that need many live sessions share one world."""
-    users = 300 if quick else 1_000
-    rows: list[Row] = []
-    async with crowd(users, requests_per_second=recovery.MASS_RATE) as world:
-        await start(world, world.users, live=users, within_s=120)
-        for name in wanted:
-            rows += await _one(name, world, quick=quick)
-    return rows
-
-
-async def _one(name: str, world: World, *, quick: bool) -> list[Row]:
-    match name:
-        case "event-store":
-            return await event_store.measure(world, quick)
-        case "account":
-            return await account_read.measure(world, quick)
-        case _:
-            return await recovery.mass_cut(world, rate=recovery.MASS_RATE * 0.9)
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    print(f"every reading is in {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,10 @@ PAUSE_S = 0.01
 
 
 async def measure(world: World, quick: bool) -> list[Row]:
+    return await read(world, turns=100 if quick else 500)
+
+
+async def read(world: World, *, turns: int) -> list[Row]:
     """A few clients at once, each asking for any user's account and then the bare handler, with a short pause."""
     ours: list[float] = []
     bare: list[float] = []
@@ -26,7 +30,7 @@ async def measure(world: World, quick: bool) -> list[Row]:
 
         async def client(number: int) -> None:
             rng = random.Random(number)
-            for turn in range(100 if quick else 500):
+            for turn in range(turns):
                 user = rng.choice(world.users)
                 for url, took in ((f"{world.url}/account", ours), (bare_url, bare)):
                     began = time.perf_counter()

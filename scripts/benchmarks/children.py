@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,10 +62,18 @@ async def child(
     module: str, *arguments: str, core: int | None = None, python: str | Path = sys.executable
 ) -> AsyncIterator[Child]:
     """Run a module of this package until the block ends, on one core if one is given, or under another Python."""
+    async with program(str(python), "-m", f"scripts.benchmarks.{module}", *arguments, core=core) as running:
+        yield running
+
+
+@asynccontextmanager
+async def program(*command: str, core: int | None = None, env: Mapping[str, str] | None = None) -> AsyncIterator[Child]:
+    """Run any program that speaks lines of JSON, from the root of the checkout, until the block ends."""
     with on_core(core) if core is not None else nullcontext():
         process = await asyncio.create_subprocess_exec(
-            *(str(python), "-m", f"scripts.benchmarks.{module}", *arguments),
+            *command,
             cwd=ROOT,
+            env={**os.environ, **(env or {})},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=2**24,

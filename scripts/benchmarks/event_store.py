@@ -28,11 +28,15 @@ _BUCKET = re.compile(r'^bridge_flush_seconds_bucket\{(.*)le="([^"]+)"(.*)\} (\S+
 
 
 async def measure(world: World, quick: bool) -> list[Row]:
+    return await watched(world, urgent_events=60 if quick else 200, price_moves=3 if quick else 10)
+
+
+async def watched(world: World, *, urgent_events: int, price_moves: int) -> list[Row]:
     rng = random.Random(5)
     async with Redis.from_url(world.valkey.url, protocol=2) as reader:
-        urgent = await _urgent(world, reader, rng, 60 if quick else 200)
+        urgent = await _urgent(world, reader, rng, urgent_events)
         single = await _round_trips(reader, 500)
-        moves = await _moves(world, reader, rng, 3 if quick else 10)
+        moves = await _moves(world, reader, rng, price_moves)
     writes = await _store_writes_p99(world)
     single_p99 = percentile(single, 0.99)
     sessions = f"{len(world.users):,} sessions"

@@ -10,6 +10,8 @@ import asyncio
 import json
 import statistics
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,24 +42,37 @@ AMENDMENTS = Kind("order amendments", None)
 
 async def measure(quick: bool) -> list[Row]:
     frames = (FRAMES // 4 if quick else FRAMES) // BATCH * BATCH
+    return await compared(frames, ROUNDS)
+
+
+async def compared(frames: int, rounds: int) -> list[Row]:
+    async with (
+        receiving() as (doors, account, sender),
+        child("hot_path_receiver", str(doors["ours"]), str(doors["bare"]), account, core=0) as receiver,
+    ):
+        known = {**await receiver.answer(), "frames": frames}
+        rows = [_row(PRICES, await _rounds(sender, receiver, {**known, "what": "prices"}, rounds))]
+        async with aiohttp.ClientSession(doors["admin"], raise_for_status=True) as admin:
+            await _order(admin, account, type="limit", limitPrice=0.9)
+        known["frames"] //= 4
+        rows.append(_row(AMENDMENTS, await _rounds(sender, receiver, {**known, "what": "amendments"}, rounds)))
+        return rows
+
+
+@asynccontextmanager
+async def receiving(module: str = "hot_path_sender") -> AsyncIterator[tuple[dict[str, Any], str, Child]]:
+    """A simulator behind a sender: the sender's ports (and the simulator's admin address), an account, the sender."""
     with tempfile.TemporaryDirectory() as folder:
         async with bridge_process(
             *("simulate", "--free-ports", "--users", "1", "--prices", "frozen", "--cert-dir", folder),
             *("--credentials", str(Path(folder) / "credentials.json")),
         ) as simulator:
             ports = json.loads(await simulator.line(lambda line: line.startswith("{"), within_s=60))
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{ports['admin']}", raise_for_status=True) as admin:
+            address = f"http://127.0.0.1:{ports['admin']}"
+            async with aiohttp.ClientSession(address, raise_for_status=True) as admin:
                 account = await _account_with_positions(admin)
-                async with child("hot_path_sender", f"ws://127.0.0.1:{ports['ctrader']}", core=1) as sender:
-                    doors = await sender.answer()
-                    at = (str(doors["ours"]), str(doors["bare"]), account)
-                    async with child("hot_path_receiver", *at, core=0) as receiver:
-                        known = {**await receiver.answer(), "frames": frames}
-                        rows = [_row(PRICES, await _rounds(sender, receiver, {**known, "what": "prices"}))]
-                        await _order(admin, account, type="limit", limitPrice=0.9)
-                        known["frames"] //= 4
-                        rows.append(_row(AMENDMENTS, await _rounds(sender, receiver, {**known, "what": "amendments"})))
-                        return rows
+            async with child(module, f"ws://127.0.0.1:{ports['ctrader']}", core=1) as sender:
+                yield {**await sender.answer(), "admin": address}, account, sender
 
 
 async def _account_with_positions(admin: aiohttp.ClientSession) -> str:
@@ -75,10 +90,10 @@ async def _order(admin: aiohttp.ClientSession, account: str, **more: object) -> 
         pass
 
 
-async def _rounds(sender: Child, receiver: Child, command: dict[str, Any]) -> list[Pair]:
+async def _rounds(sender: Child, receiver: Child, command: dict[str, Any], rounds: int) -> list[Pair]:
     """Pairs of rounds, each receiver first in every other one; the first pair warms up."""
     pairs: list[Pair] = []
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         order = ("ours", "bare") if number % 2 else ("bare", "ours")
         pair: Pair = {}
         for which in order:

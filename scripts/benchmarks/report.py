@@ -5,6 +5,7 @@ Knows nothing of how anything is measured. Invariant: a row says "met" only when
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,10 @@ class Target:
 
     def verdict(self, value: float) -> str:
         """ "met", or by how much of the bound it was missed."""
-        return "met" if self.met(value) else f"MISSED by {abs(value - self.bound) / self.bound * 100:.0f} %"
+        if self.met(value):
+            return "met"
+        by = abs(value - self.bound) / self.bound * 100
+        return f"MISSED by {by:.0f} %" if math.isfinite(by) else "MISSED"
 
 
 def at_least(bound: float, unit: str = "") -> Target:
@@ -66,7 +70,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`value` is what the target judges (None: told for information only); `data` goes to the JSON file."""
+    """`value` is what the target judges (None: told for information only); `data` goes to the JSON file.
+
+    `reason`: why the target is out of reach, where that is known; it is shown only when it was missed.
+    """
 
     figure: str
     ours: str
@@ -75,10 +82,14 @@ class Row:
     target: Target | None = None
     value: float | None = None
     data: Mapping[str, object] = field(default_factory=dict)
+    reason: str = ""
 
     @property
     def verdict(self) -> str:
-        return "" if self.target is None or self.value is None else self.target.verdict(self.value)
+        if self.target is None or self.value is None:
+            return ""
+        missed = not self.target.met(self.value)
+        return self.target.verdict(self.value) + (f": {self.reason}" if missed and self.reason else "")
 
     @property
     def met(self) -> bool | None:
@@ -93,6 +104,7 @@ class Row:
             "target": None if self.target is None else str(self.target),
             "value": self.value,
             "met": self.met,
+            "verdict": self.verdict,
             "data": dict(self.data),
         }
 

@@ -2,14 +2,20 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 
+from bridge.brokers.ctrader.settings import Quotes
 from tests.contract.rigs.alpaca import alpaca_rig
 from tests.contract.rigs.ctrader import ctrader_rig
 from tests.contract.rigs.rig import BrokerRig
 
-RIGS: dict[str, Callable[[], AbstractAsyncContextManager[BrokerRig]]] = {"ctrader": ctrader_rig, "alpaca": alpaca_rig}
+RIGS: dict[str, Callable[[], AbstractAsyncContextManager[BrokerRig]]] = {
+    "ctrader": ctrader_rig,
+    "ctrader-shared": partial(ctrader_rig, quotes=Quotes.SHARED),
+    "alpaca": alpaca_rig,
+}
 
 
 @pytest.fixture(params=list(RIGS))

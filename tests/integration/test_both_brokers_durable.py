@@ -47,21 +47,17 @@ async def all_live(places: list[World], *, less: int = 0, within_s: float = 60) 
 
 
 async def records_true(places: list[World], *, but: str | None = None) -> None:
+    """The truth is read anew at every look: a broker may fill an order in several parts."""
     wrong: dict[str, Any] = {}
-    truths = {
-        (place.broker, user): await place.sim("GET", f"/truth/{place.accounts[user]}")
-        for place in places
-        for user in place.users
-        if user != but
-    }
 
-    def true() -> bool:
+    async def true() -> bool:
         wrong.clear()
         for place in places:
             for user, record in zip(place.users, place.records(), strict=True):
-                truth = truths.get((place.broker, user))
-                found = [] if truth is None else differences(record, truth)
-                if found:
+                if user == but:
+                    continue
+                truth = await place.sim("GET", f"/truth/{place.accounts[user]}")
+                if found := differences(record, truth):
                     wrong[f"{place.broker} {user}"] = found
         return not wrong
 

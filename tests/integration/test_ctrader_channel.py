@@ -18,7 +18,7 @@ from bridge.brokers.ctrader.pool import Pool
 from bridge.brokers.ctrader.scheduling import Priority
 from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.brokers.stats import Stats
-from bridge.brokers.stream import shared_tls
+from bridge.brokers.tls import shared_tls
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.tasks import Tasks
 from bridge.simulator.certificates import BAD_KINDS, Certificates, make_certificates

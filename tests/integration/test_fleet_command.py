@@ -1,6 +1,7 @@
 """`fleet`, `sessions move` and `drain` from the command line, as an operator sees them."""
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from bridge.db.database import Database
 from bridge.sessions.durable import DurableSessions
 from bridge.sessions.ownership.fleet_table import FleetTable
-from tests.integration.test_fleet import A, B, Place, key
+from tests.support.fleet_place import A, B, Place, key
 from tests.support.processes import bridge_process
 
 KEYS = "k1:" + base64.b64encode(bytes(range(32))).decode()
@@ -19,7 +20,7 @@ async def place(database: Database) -> Place:
     found = Place(DurableSessions(database), FleetTable(database), lambda owner: None)
     await found.join(A, B)
     await found.start("u", "v", owner=A)
-    await found.look(A, renew=True)
+    await found.look(A)
     return found
 
 
@@ -39,8 +40,26 @@ async def test_fleet_shows_processes_shares_and_leases(place: Place, database_ur
     assert "1 live" in next(row for row in rows if row.startswith(A))
     assert last == "2 sessions, 0 of them served by nobody"
     await place.start("w")
+    code, lines = await run(database_url, "fleet", "--json")
+    shown = json.loads("\n".join(lines))
+    assert (code, shown["total"], shown["unowned"]) == (1, 3, 1)
+    assert {row["owner"]: (row["load"], row["share"], row["here"]) for row in shown["processes"]} == {
+        A: (2, 2, False),
+        B: (0, 2, False),
+    }
+
+
+async def test_sessions_of_a_process_that_fell_silent_count_as_served_by_nobody(
+    place: Place, database: Database, database_url: str
+) -> None:
+    """Nobody else may be there who would notice."""
+    await database.execute("update public.bridge_processes set expires_at = clock_timestamp() where owner = $1", A)
     code, lines = await run(database_url, "fleet")
-    assert (code, lines[-1]) == (1, "3 sessions, 1 of them served by nobody")
+    assert (code, lines[-1]) == (1, "2 sessions, 2 of them served by nobody")
+    assert " ended " in next(row for row in lines if row.startswith(A))
+    await database.execute("delete from public.bridge_processes")
+    code, lines = await run(database_url, "fleet")
+    assert (code, lines[1:]) == (1, ["no process has a lease", "2 sessions, 2 of them served by nobody"])
 
 
 async def test_session_is_moved_and_a_process_drained_and_both_are_audited(

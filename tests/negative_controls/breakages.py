@@ -3,7 +3,7 @@
 As small as a wrong edit would be. Called once, before anything runs.
 """
 
-import math
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +25,8 @@ from bridge.sessions.ownership.fencing import RecordFences
 from core.errors import ProtocolViolation
 from core.secret import Secret
 from protos.ctrader import PAYLOAD_CLASSES
+
+MONTH_S = 2_600_000.0
 
 # ------------------------------------------------------------ records
 
@@ -106,6 +108,16 @@ def budget_ignored() -> None:
     Lane.free_at = lambda self, priority, now: now  # type: ignore[method-assign]
 
 
+def buffer_forgotten() -> None:
+    """What happened while a snapshot was on its way is dropped."""
+
+    def taken(hub: Any) -> list[Any]:
+        hub.buffer = None
+        return []
+
+    login._take_buffered = taken
+
+
 # ------------------------------------------------------------ owners
 
 
@@ -133,13 +145,35 @@ def fence_not_raised() -> None:
 
 
 def nobody_dials_again() -> None:
-    """A retry is planned, for never."""
+    """A retry is planned, for next month."""
     original = Machine.move
 
     def move(self: Machine, session: Any, event: Any, reason: Any, delay_s: float | None = None) -> None:
-        original(self, session, event, reason, None if delay_s is None else math.inf)
+        original(self, session, event, reason, None if delay_s is None else MONTH_S)
 
     Machine.move = move  # type: ignore[method-assign]
+
+
+def nobody_queues() -> None:
+    """Who waits for a login takes no place in the queue."""
+    Machine.queue = lambda self, session: None  # type: ignore[method-assign]
+
+
+def tasks_left_behind() -> None:
+    """Every change of a session leaves tasks that nobody ends; ten, because a seed lasts minutes and not days."""
+    original = Machine.move
+
+    def move(self: Machine, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        for _ in range(10):
+            self.tasks.start(asyncio.sleep(MONTH_S), name="left behind")
+
+    Machine.move = move  # type: ignore[method-assign]
+
+
+def renews_without_saying() -> None:
+    """Tokens are renewed, and the audit trail says nothing of it."""
+    Renewals._tell = lambda self, grant, outcome, attempt: None  # type: ignore[method-assign]
 
 
 def stopped_but_connected() -> None:

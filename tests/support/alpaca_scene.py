@@ -1,7 +1,7 @@
 """The running world as faults of the simulated Alpaca meet it: who lives in it, how they trade, what is asked of them.
 
 Four users, one account each: one that holds and does not trade, the victim, one that trades with a consent while
-others are in trouble, one that holds nothing. Three relays stand between bridge and simulator (REST, trading stream,
+others are in trouble, one that holds nothing. Three proxies stand between bridge and simulator (REST, trading stream,
 prices), so that each may be in trouble alone. Invariant: every execution at the broker is noted by the bridge once.
 """
 
@@ -9,13 +9,14 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from bridge.simulator.alpaca.faults import CATALOGUE
+from tests.support.fault_proxy import FaultProxy, Lines, fault_proxy
 from tests.support.fault_scene import SEEN_WITHIN_S, FaultScene
 from tests.support.quick_bridge import ALPACA_WAITS
-from tests.support.relay import Relay, Relays, relay
 from tests.support.waiting import eventually
 from tests.support.watcher import Watcher
 from tests.support.world import record_key, running_world
@@ -35,21 +36,33 @@ REQUESTS_PER_MINUTE = 2_000
 COUNT = 'bridge_broker_counts_total{broker="alpaca",what="%s"'
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AlpacaScene(FaultScene):
     """Accounts that trade at Alpaca. `rest`, `stream`, `prices`: the lines to it."""
 
+    BROKER: ClassVar[str] = "Alpaca"
+    TITLES: ClassVar[Mapping[str, str]] = {name: kind.title for name, kind in CATALOGUE.items()}
+    SOCKETS: ClassVar[float] = 3  # trading, prices of stocks and of crypto
+    SILENCE_S: ClassVar[float] = ALPACA_WAITS["ping_s"] + ALPACA_WAITS["pong_timeout_s"]
     UNCOUNTED = frozenset({"N18"})
     VICTIMS_ONLY = frozenset({"N23", "N42", "BROKEN_BODY", "ODD_ANSWER"})
 
-    rest: Relay = field(default_factory=Relay)
-    stream: Relay = field(default_factory=Relay)
-    prices: Relay = field(default_factory=Relay)
+    rest: FaultProxy
+    stream: FaultProxy
+    prices: FaultProxy
     moved: int = 0
 
     @property
     def bystanders(self) -> list[str]:
         return [QUIET, EMPTY]
+
+    @property
+    def lines(self) -> tuple[FaultProxy, ...]:
+        return self.rest, self.stream, self.prices
+
+    async def logins(self) -> int:
+        opened: int = await self.counted("tradingStreamsOpened")
+        return opened
 
     async def order(self, user: str, symbol: str, side: str, units: float, **more: object) -> Any:
         """Place an order. None when refused: the rest of a partly filled one makes its opposite a wash trade."""
@@ -99,6 +112,7 @@ class AlpacaScene(FaultScene):
         """No second stream of an account was open, and every execution is known once."""
         assert await self.counted("doubleLogins") == 0
         await self.executions_known(within_s=4)
+        self.held("every execution known once")
 
     async def executions_known(self, *, within_s: float) -> None:
         """As many executions were noted as were made; never more."""
@@ -123,6 +137,7 @@ class AlpacaScene(FaultScene):
         await self.trade(TRADER)
         await self.equal(TRADER, within_s=3)
         assert self.watcher.statuses(TRADER) <= {"live"}, self.watcher.seen[TRADER]
+        self.held("somebody else trades on, live and equal within 3 s")
 
     async def says(self, code: str, *users: str, within_s: float = SEEN_WITHIN_S) -> None:
         """The records of these users (all) gave this reason."""
@@ -132,10 +147,6 @@ class AlpacaScene(FaultScene):
             within_s=within_s,
             what=lambda: f"all say {code}: {[self.watcher.seen[user] for user in wanted]}",
         )
-
-    async def silence_is_noticed(self, *users: str) -> None:
-        limit_s = ALPACA_WAITS["ping_s"] + ALPACA_WAITS["pong_timeout_s"] + SEEN_WITHIN_S
-        await self.seen_not_live(*users, within_s=limit_s)
 
 
 @asynccontextmanager
@@ -151,7 +162,7 @@ async def alpaca_scene(
     credentials = folder / "consents.json"
     _write_credentials(credentials, users)
     async with AsyncExitStack() as stack:
-        lines = rest, stream, prices = [await stack.enter_async_context(relay()) for _ in range(3)]
+        lines = rest, stream, prices = [await stack.enter_async_context(fault_proxy()) for _ in range(3)]
         bridge_env = {
             "BRIDGE_CREDENTIALS_FILE": str(credentials),
             "ALPACA_PAPER_URL": f"http://127.0.0.1:{rest.port}",
@@ -170,13 +181,13 @@ async def alpaca_scene(
         )
         world = (await stack.enter_async_context(running)).at("alpaca", [f"user-{n}" for n in range(1, users + 1)])
         for line in lines:
-            line.upstream = world.ports["alpaca"]
+            line.target = world.ports["alpaca"]
         await world.broker_sim("POST", "/prices", {"freeze": True})
         await world.start_all()
         await world.all_live(within_s=20)
         keys = {user: record_key(user, "alpaca") for user in world.users}
-        watcher = stack.enter_context(Watcher(world.valkey.url, keys, Relays(rest, stream)))
-        scene = AlpacaScene(world, watcher, rest=rest, stream=stream, prices=prices)
+        watcher = stack.enter_context(Watcher(world.valkey.url, keys, Lines(rest, stream)))
+        scene = AlpacaScene(world=world, watcher=watcher, rest=rest, stream=stream, prices=prices)
         await scene.begin()
         await _hold_something(scene)
         await scene.equal(within_s=10)

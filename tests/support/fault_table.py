@@ -90,21 +90,24 @@ class _Collected:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._seen: dict[str, dict[str, tuple[str, list[str]]]] = {}  # fault to test to (injected, observed)
+        self._all_held = True
         self._whole = config.args == config.getini("testpaths") and not any(
-            config.getoption(name) for name in ("--fault", "keyword", "markexpr", "deselect", "lf", "maxfail")
+            config.getoption(name, None) for name in ("--fault", "keyword", "markexpr", "deselect", "lf", "maxfail")
         )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" or not report.passed:
-            return
         causes = [value for name, value in report.user_properties if name == INJECTED]
+        if report.when != "call" or not report.passed:
+            self._all_held &= not (causes and report.failed)
+            return
         notes = [str(value) for name, value in report.user_properties if name == OBSERVED]
         for fault_id, injected, held in causes:
             self._seen.setdefault(fault_id, {})[report.nodeid] = (injected, [*([held] if held else []), *notes])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> object:
-        if self._whole and exitstatus == pytest.ExitCode.OK:
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if self._whole and ended and self._all_held:
             self._judge(session)
         return (yield)
 

@@ -1,7 +1,6 @@
 """Several bridge processes on one Postgres, and an eye on what they may never do.
 
-A trigger in the database looks at every record that was accepted, at that moment: one under a fence below that of the
-session's ownership is a late write. The simulator counts logins of an account that is logged in elsewhere.
+`fleet_audit` watches what is written; the simulator counts logins of an account that is logged in elsewhere.
 """
 
 import asyncio
@@ -14,9 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import asyncpg
 
 from bridge.embedded.surroundings import free_port
+from tests.support.fleet_audit import Auditor
 from tests.support.kill_drill import primary_records
 from tests.support.processes import BridgeProcess, bridge_process
 from tests.support.storm import differences
@@ -24,36 +23,28 @@ from tests.support.waiting import eventually
 from tests.support.world import World, record_key, running_world
 
 LEASE_S = 3.0
-WATCH = """
-create table public.late_writes (key text, fence bigint, version bigint, owned bigint, at timestamptz default now());
-create function public.watch_writes() returns trigger language plpgsql security definer as $$
-begin
-  if new.version > 0 then
-    insert into public.late_writes (key, fence, version, owned)
-    select new.key, new.fence, new.version, s.fence from public.bridge_sessions s
-    where new.key = s.broker || '_account_' || s.user_key and new.fence < s.fence;
-  end if;
-  return new;
-end $$;
-create trigger watch_writes after insert or update on public.account_cache
-  for each row execute function public.watch_writes();
-"""
 
 
 class Fleet:
     """Handles on the processes. `world`: the first one, and everything around; others by number."""
 
-    def __init__(self, world: World, database_url: str, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, world: World, database_url: str, stack: AsyncExitStack, auditor: Auditor, *, module: str = "bridge"
+    ) -> None:
         self.world = world
         self.database_url = database_url
+        self.auditor = auditor
         self._stack = stack
+        self._module = module
         self.running: dict[str, World] = {"1": world}
+        self.ever = [world.bridge]
 
     async def add(self, name: str, **env: str) -> World:
         """Start one more process, and wait until it serves."""
         port = str(free_port())
         full = {**self.world.env, **env, "PORT": port}
-        process = await self._stack.enter_async_context(bridge_process("serve", env=full))
+        process = await self._stack.enter_async_context(bridge_process("serve", env=full, module=self._module))
+        self.ever.append(process)
         added = replace(self.world, bridge=process, url=f"http://127.0.0.1:{port}", env=full)
         await added.ready()
         self.running[name] = added
@@ -81,11 +72,7 @@ class Fleet:
         return {row["account_id"]: row["owner"] for row in rows}
 
     async def rows(self, sql: str, *arguments: object) -> list[Any]:
-        connection = await asyncpg.connect(self.database_url)
-        try:
-            return list(await connection.fetch(sql, *arguments))
-        finally:
-            await connection.close()
+        return await self.auditor.rows(sql, *arguments)
 
     async def shared_out(self, *names: str, within_s: float = 30.0) -> None:
         """Every session is live at one of these processes, and each of them has some."""
@@ -126,8 +113,9 @@ class Fleet:
 
     async def judged(self, *, parallel: int | None = 0) -> None:
         """No late write, no double login; `parallel` None: a frozen process stays logged in at the broker."""
-        late = await self.rows("select key, fence, version, owned from public.late_writes")
-        assert not late, f"late writes: {[tuple(row) for row in late][:5]} of {len(late)}"
+        late, twice = await self.auditor.late(), await self.auditor.twice_owned()
+        assert not late, f"late writes: {late[:5]} of {len(late)}"
+        assert not twice, f"fences of two processes: {twice[:5]} of {len(twice)}"
         counters = await self.world.sim("GET", "/counters")
         assert (counters["budgetViolations"], counters["doubleLogins"]) == (0, 0)
         if parallel is not None:
@@ -180,7 +168,7 @@ async def watched(world: World) -> AsyncIterator[Stamps]:
 
 
 @asynccontextmanager
-async def running_fleet(
+async def empty_fleet(
     folder: Path,
     database_url: str,
     *,
@@ -188,28 +176,37 @@ async def running_fleet(
     processes: int = 1,
     lease_s: float = LEASE_S,
     env: Mapping[str, str] | None = None,
+    module: str = "bridge",
+    **more: Any,
 ) -> AsyncIterator[Fleet]:
-    """Start everything, with all sessions live, and stop it again."""
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(WATCH)
-    await connection.close()
+    """Start everything, no session yet, and stop it again. `more`: see `running_world`."""
     async with AsyncExitStack() as stack:
+        auditor = await stack.enter_async_context(Auditor(database_url))
         full = {"DATABASE_URL": database_url, "LEASE_TTL": str(lease_s), **(env or {})}
-        world = await stack.enter_async_context(running_world(folder, users=users, bridge_env=full))
-        fleet = Fleet(world, database_url, stack)
+        world = await stack.enter_async_context(
+            running_world(folder, users=users, bridge_env=full, bridge_module=module, **more)
+        )
+        fleet = Fleet(world, database_url, stack, auditor, module=module)
         await world.sim("POST", "/prices", {"freeze": True})
         for number in range(2, processes + 1):
             await fleet.add(str(number))
-        for world_n, user in zip((*fleet.running.values(),) * users, world.users, strict=False):
-            answer = await world_n.start(user, environment="demo")  # as a load balancer spreads them
-            world.accounts[user] = str(answer["accountId"])
-        await fleet.shared_out(*fleet.running)
         try:
             yield fleet
         except BaseException:
             for name, each in fleet.running.items():
                 print(f"---- process {name}\n{each.bridge.output}")  # a failed run explains itself
             raise
+
+
+@asynccontextmanager
+async def running_fleet(folder: Path, database_url: str, **options: Any) -> AsyncIterator[Fleet]:
+    """The same with all sessions live, started as a load balancer spreads them. `options`: see `empty_fleet`."""
+    async with empty_fleet(folder, database_url, **options) as fleet:
+        world = fleet.world
+        for world_n, user in zip((*fleet.running.values(),) * len(world.users), world.users, strict=False):
+            world.accounts[user] = str((await world_n.start(user, environment="demo"))["accountId"])
+        await fleet.shared_out(*fleet.running)
+        yield fleet
 
 
 class CuttableProxy:

@@ -250,18 +250,18 @@ async def stored_sessions(url: str) -> tuple[set[str], set[str]]:
     return {row["account_id"] for row in rows}, {row["account_id"] for row in rows if row["at_risk"]}
 
 
-async def primary_records(url: str, users: Sequence[str]) -> dict[str, Any]:
+async def primary_records(url: str, users: Sequence[str], broker: str = "ctrader") -> dict[str, Any]:
     """The users' records in Postgres, as an independent reader sees them."""
     connection = await asyncpg.connect(url)
     try:
-        keys = [record_key(user) for user in users]
+        keys = [record_key(user, broker) for user in users]
         rows = await connection.fetch(
             "select key, document::text as document from public.account_cache where key = any($1)", keys
         )
     finally:
         await connection.close()
     found = {row["key"]: json.loads(row["document"]) for row in rows if row["document"]}
-    return {user: found.get(record_key(user)) for user in users}
+    return {user: found.get(record_key(user, broker)) for user in users}
 
 
 async def records_true(world: World, url: str, wanted: set[str], *, within_s: float) -> None:

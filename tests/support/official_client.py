@@ -70,6 +70,11 @@ def peers_node() -> Node:
     return _node("the packages of scripts/bench_peers", PEERS_PROJECT)
 
 
+def plots_python() -> Path:
+    """The interpreter of an environment that has matplotlib, for `scripts/bench --plots`."""
+    return _python("matplotlib", "requirements-plots.txt")
+
+
 def _node(what: str, project: Path) -> Node:
     npm = _npm()
     lock = project / "package-lock.json"
@@ -143,8 +148,8 @@ def _run(what: str, *command: str, cwd: Path) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(
-            f"could not install {what}, which some tests need: are the package indexes and the network reachable "
-            f"(or .venv-official/ filled)?\n{done.stderr[-2000:]}"
+            f"could not install {what}, which some tests and measurements need: are package indexes and the network "
+            f"reachable (or .venv-official/ filled)?\n{done.stderr[-2000:]}"
         )
 
 
@@ -157,7 +162,7 @@ def main() -> None:
         npm = _npm()
         os.execv(npm[0], [*npm, *sys.argv[2:]])
     failed = False
-    for make in (official_client_python, alpaca_py_python, alpaca_node, peers_node):
+    for make in (official_client_python, alpaca_py_python, alpaca_node, peers_node, plots_python):
         try:
             make()
         except (RuntimeError, subprocess.TimeoutExpired) as error:

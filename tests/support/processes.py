@@ -114,6 +114,9 @@ class BridgeProcess:
             self._changed.notify_all()
 
 
+PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "BRIDGE_TRANSPORT", BREAK)
+
+
 @asynccontextmanager
 async def bridge_process(
     *arguments: str, env: Mapping[str, str] | None = None, module: str = "bridge", prints: Collection[str] = ()
@@ -123,7 +126,7 @@ async def bridge_process(
     AssertionError when it said a secret. `prints`: secrets that it is asked to print.
     """
     secrets = secrets_of(env or {})
-    clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", BREAK) if name in os.environ}
+    clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *broken_module(module),

@@ -1,11 +1,13 @@
 """`python -m tests.support.quick_bridge serve`: the bridge, with every wait of its adapters made short.
 
 Only durations differ from production, whose values are held fast in the adapters' unit tests of their settings; the
-horizons of freshness are the real ones. SIGUSR1 steps the process's wall clock an hour ahead, SIGUSR2 an hour back.
+horizons of freshness are the real ones. SIGUSR1 steps the process's wall clock an hour ahead, SIGUSR2 an hour back;
+SIGWINCH keeps its event loop from doing anything for `STALL_S`.
 """
 
 import signal
 import sys
+import time
 from functools import partial
 
 import bridge.app
@@ -35,6 +37,8 @@ WAITS = {
     "maintenance_cap_s": 2.0,
     "certificate_retry_s": 1.0,
     "reconcile_floor_s": 2.0,
+    "connect_timeout_s": 2.0,
+    "history_lag_s": 1.0,
 }
 
 ALPACA_WAITS = {  # dials and polls are settings that operators have
@@ -49,7 +53,7 @@ ALPACA_WAITS = {  # dials and polls are settings that operators have
     "stable_s": 0.5,
     "slot_wait_s": 2.0,
     "ping_s": 1.0,
-    "pong_timeout_s": 1.0,
+    "pong_timeout_s": 1.5,
     "auth_timeout_s": 2.0,
     "data_retry_s": 1.0,
     "slow_poll_s": 2.0,
@@ -61,11 +65,12 @@ ALPACA_WAITS = {  # dials and polls are settings that operators have
     "activity_lag_s": 6.0,
     "confirm_delay_s": 0.1,
     "repair_delay_s": 0.2,
-    "reconcile_s": 4.0,
+    "reconcile_s": 3.0,
 }
 FEED_MUTE_S = 3.0
 RETRY_CAP_S = 2.0
 HOUR_MS = 3_600_000
+STALL_S = 4.0
 
 
 class SteppedClock(SystemClock):
@@ -86,6 +91,13 @@ def step_on_signals() -> None:
     bridge.daemon.SystemClock = SteppedClock  # type: ignore[misc]
 
 
+def stall_on_signal() -> None:
+    def stall(number: int, frame: object) -> None:
+        time.sleep(STALL_S)  # the fault itself: the loop's thread does nothing else
+
+    signal.signal(signal.SIGWINCH, stall)
+
+
 def shorten() -> None:
     bridge.app.CtraderSettings = partial(CtraderSettings, **WAITS)  # type: ignore[misc, assignment]
     bridge.app.AlpacaSettings = partial(AlpacaSettings, **ALPACA_WAITS)  # type: ignore[misc, assignment]
@@ -102,4 +114,5 @@ def shorten() -> None:
 if __name__ == "__main__":
     shorten()
     step_on_signals()
+    stall_on_signal()
     sys.exit(main(sys.argv[1:], loop_factory=loop_factory()))

@@ -32,6 +32,7 @@ from bridge.db.connection import LimitedConnection
 from bridge.db.database import Database
 from bridge.runtime.clock import SystemClock
 from bridge.sessions.service import SessionService
+from bridge.sessions.standing import Standing
 from core.secret import Secret
 from core.user_key import UserKeyScheme
 from tests.support.fake_broker import FakeRecorder
@@ -166,7 +167,7 @@ async def resume(way: str) -> None:
             user_keys=UserKeyScheme(),
             clock=SystemClock(),
             rng=random.Random(1),
-            owner="resumed",
+            standing=Standing("resumed", SystemClock()),
         )
         await service.start_up()
         ends = []

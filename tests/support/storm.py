@@ -193,7 +193,7 @@ async def _equal(world: World, *, within_s: float) -> None:
 
 def differences(record: Any, truth: Any) -> list[str]:
     """Field by field, what a record says against what the broker itself believes."""
-    if record is None:
+    if not isinstance(record, dict) or "status" not in record:  # a stranger may have overwritten it
         return ["no record"]
     if record["status"] != "live":
         return [f"status {record['status']} {record['reason']}"]

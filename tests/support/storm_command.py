@@ -2,11 +2,15 @@
 
 import argparse
 import asyncio
+import sys
 import tempfile
 from pathlib import Path
 
 from bridge.embedded.postgres import PostgresServer
+from tests.support import size_command
 from tests.support.databases import make_database
+from tests.support.fleet_storm_command import USERS as FLEET_USERS
+from tests.support.fleet_storm_command import fleet_storm
 from tests.support.kill_drill import drill_world, run_kill_drill
 from tests.support.storm import run_storm
 from tests.support.two_brokers import run_two_brokers
@@ -70,8 +74,10 @@ async def two_brokers(users: int, requests_per_second: int, operations: int) -> 
 
 
 def main() -> None:
+    if "--size" in sys.argv:
+        sys.exit(size_command.main())
     parser = argparse.ArgumentParser(prog="scripts/storm", description=__doc__)
-    parser.add_argument("--users", type=int, default=1000, help="sessions, one account each")
+    parser.add_argument("--users", type=int, help=f"sessions, one account each (1000; with --fleet {FLEET_USERS})")
     parser.add_argument("--requests-per-second", type=int, default=50, help="what the broker allows; we keep to 90 %%")
     parser.add_argument("--operations", type=int, default=10_000, help="random trades, deposits and price moves")
     parser.add_argument(
@@ -82,9 +88,18 @@ def main() -> None:
     parser.add_argument(
         "--two-brokers", action="store_true", help="a fifth as many Alpaca sessions beside, three cuts at each broker"
     )
+    parser.add_argument(
+        "--fleet",
+        action="store_true",
+        help="three processes on one Postgres: kill -9 of one, rolling restart of all under the operations",
+    )
+    parser.add_argument("--channels", type=int, default=2, help="with --fleet: sockets of each process")
     arguments = parser.parse_args()
+    if arguments.fleet:
+        users, channels = arguments.users or FLEET_USERS, arguments.channels
+        sys.exit(asyncio.run(fleet_storm(users, arguments.requests_per_second, arguments.operations, channels)))
     run = kill_drill if arguments.kill else two_brokers if arguments.two_brokers else storm
-    asyncio.run(run(arguments.users, arguments.requests_per_second, arguments.operations))
+    asyncio.run(run(arguments.users or 1000, arguments.requests_per_second, arguments.operations))
 
 
 if __name__ == "__main__":

@@ -107,10 +107,10 @@ async def _trade(first: World, second: World, rng: random.Random, count: int) ->
     theirs = max(count // 3, count * len(second.users) // (len(first.users) + len(second.users)))
     async with asyncio.TaskGroup() as group:
         group.create_task(storm.trade(first, rng, first.users, count - theirs, deposits_for=first.users))
-        group.create_task(_trade_stocks(second, rng, theirs))
+        group.create_task(trade_stocks(second, rng, theirs))
 
 
-async def _trade_stocks(world: World, rng: random.Random, count: int) -> None:
+async def trade_stocks(world: World, rng: random.Random, count: int) -> None:
     """Orders of several classes, cancels, closes, deposits and price moves, a few at once."""
     prices = {**STOCKS, **CRYPTO}
     gate = asyncio.Semaphore(8)
@@ -170,10 +170,10 @@ async def _all_live(world: World, count: int, *, within_s: float) -> None:
     try:
         await eventually(enough, within_s=within_s, every_s=0.1, what="all sessions live")
     except AssertionError as error:
-        raise AssertionError(f"{error}: {await _not_live(world)}") from None
+        raise AssertionError(f"{error}: {await not_live(world)}") from None
 
 
-async def _not_live(world: World) -> Counter[str]:
+async def not_live(world: World) -> Counter[str]:
     """What the others are, and why."""
     page = await world.api("GET", "/api/sessions?limit=1000")
     rows = [*page["sessions"]]

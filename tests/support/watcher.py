@@ -1,6 +1,6 @@
 """An independent reader of the store, which holds records against DESIGN §6 and against what the broker has sent.
 
-A relay (`tests/support/relay.py`) stands between bridge and simulator and notes when a byte went towards the bridge.
+A proxy (`tests/support/fault_proxy.py`) between bridge and simulator notes when a byte went towards the bridge.
 The watcher reads every record many times a second: it believes nothing that a record says about its own freshness. It
 shares no code with the bridge.
 """
@@ -13,10 +13,10 @@ from typing import Any
 
 import redis
 
-from tests.support.relay import Heard, now_ms
+from tests.support.fault_proxy import Heard, now_ms
 
 HORIZON_MS = {True: 10_000, False: 60_000}  # by: holds positions or orders (DESIGN §6)
-TOLERANCE_MS = 750  # the bridge notes the time of a byte after the relay did, on a busy machine
+TOLERANCE_MS = 750  # the bridge notes the time of a byte after the proxy did, on a busy machine
 SAMPLE_EVERY_S = 0.04
 OPENING_UNTOLD = {"alpaca"}  # brokers that do not say when a position was opened
 STATUSES = {"starting", "connecting", "syncing", "live", "stale", "maintenance", "action_required", "stopped"}
@@ -83,7 +83,11 @@ class Watcher:
         with redis.Redis.from_url(self._url) as client:
             while not self._stop.is_set():
                 before_ms = now_ms()
-                found = client.mget(keys)
+                try:
+                    found = client.mget(keys)
+                except redis.RedisError:  # the store itself is the one in trouble: nobody can read anything
+                    self._stop.wait(SAMPLE_EVERY_S)
+                    continue
                 last_sent_ms = self._broker.last_sent_ms  # read after the records, so that it is never too early
                 with self._lock:
                     for user, raw in zip(users, found, strict=True):

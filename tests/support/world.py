@@ -152,6 +152,7 @@ async def running_world(
     simulator_arguments: Sequence[str] = (),
     bridge_env: Mapping[str, str] | None = None,
     bridge_module: str = "bridge",
+    simulator_module: str = "bridge",
 ) -> AsyncIterator[World]:
     """Start everything and stop it again. The bridge keeps to 90 % of the broker's limit, as in production."""
     async with AsyncExitStack() as stack:
@@ -165,6 +166,7 @@ async def running_world(
                 *("--cert-dir", str(folder / "certs"), "--requests-per-second", str(requests_per_second)),
                 *("--credentials", str(folder / "credentials.json"), "--env", str(folder / "bridge.env")),
                 *simulator_arguments,
+                module=simulator_module,
             )
         )
         ports = json.loads(await simulator.line(lambda line: line.startswith("{"), within_s=60))

@@ -16,8 +16,9 @@ from bridge.brokers.alpaca.liveness import Act, Pinging
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.alpaca.subscriptions import Subscriptions
 from bridge.brokers.base import BrokerFault
+from bridge.brokers.sockets import Socket
 from bridge.brokers.stats import Stats
-from bridge.brokers.stream import DialFault, Socket
+from bridge.brokers.stream import DialFault
 from bridge.runtime.clock import Clock
 from core.errors import ProtocolViolation
 
@@ -247,4 +248,4 @@ class DataSocket:
             async with asyncio.timeout(self._settings.close_timeout_s):
                 await socket.close()
         except TimeoutError:
-            socket.transport.abort()
+            socket.abort()

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode
 from bridge.brokers.dialing import DialBudget
+from bridge.brokers.sockets import Socket, SocketListener
 from bridge.brokers.stats import Stats
-from bridge.brokers.stream import Socket, SocketListener, open_socket
+from bridge.brokers.stream import open_socket
 from bridge.runtime.clock import Clock
 
 _LONGEST_QUEUE_S = 20.0

@@ -31,6 +31,7 @@ from core.errors import ProtocolViolation
 from core.events import Fill
 
 BUFFER_CAP = 1000
+COUNTED_AS = {event: f"events.{event}" for event in updates.SAY_ALL}  # made once, not with every message
 _OTHERS_FAULTS = frozenset({FaultKind.TOKEN, FaultKind.FATAL_USER})
 
 
@@ -260,21 +261,21 @@ class AccountHub:
         return [updates.read(frames.read(each)["data"]) if isinstance(each, bytes) else each for each in kept]
 
     def _take(self, event: str, facts: Facts) -> None:
-        context = self.context
-        context.stats.count(f"events.{event}")
+        context, mirror, fills = self.context, self.mirror, facts.fills
+        context.stats.count(COUNTED_AS.get(event) or f"events.{event}")
         self.updates += 1
         now = context.clock.monotonic()
-        if facts.fills:
-            self.past.note(self.mirror, facts.fills, now)
-        changed = self.mirror.apply(facts.execution, context.clock.now_ms())
+        if fills:
+            self.past.note(mirror, fills, now)
+        changed = mirror.apply(facts.execution, context.clock.now_ms())
         self.memory.heard(facts, now)
-        if facts.fills:
-            self._note(facts.fills)
+        if fills:
+            self._note(fills)
         if self.live:
             if changed and facts.execution.urgent:
                 self._tell_urgent()
             if facts.read_soon:
-                self.upkeep.ask(context.settings.reading_delay_s)
+                self.upkeep.ask(context.settings.reading_delay_s, now)
 
     def _note(self, fills: tuple[Fill, ...]) -> None:
         """Executions: what they were paid is the first price known of what is new."""
@@ -293,7 +294,7 @@ class AccountHub:
         """Something could not be used: count it, and read the account anew soon."""
         self.context.stats.count("quarantined")
         if self.live:
-            self.upkeep.ask(self.context.settings.repair_delay_s)
+            self.upkeep.ask(self.context.settings.repair_delay_s, self.context.clock.monotonic())
 
     def stream_ended(self, stream: TradingStream, fault: BrokerFault) -> None:
         """The stream was cut: the sessions are told when they may come back."""

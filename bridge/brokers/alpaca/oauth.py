@@ -19,7 +19,7 @@ from bridge.brokers.alpaca.rest import Rates, read_rates
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.base import BrokerFault, ConsentScope, FaultKind, IssuedTokens, Reason, ReasonCode
 from bridge.brokers.entries import LARGEST_ANSWER, answer_document, issued_token
-from bridge.brokers.stream import shared_tls
+from bridge.brokers.tls import shared_tls
 from bridge.runtime.clock import Clock
 from bridge.telemetry.redaction import REDACTOR
 from core.errors import ConfigurationError

@@ -32,10 +32,12 @@ class Past:
 
     def note(self, mirror: AccountMirror, fills: Iterable[Fill], now: float) -> None:
         """These executions are about to be applied to the mirror."""
+        keep, positions = self._values.append, mirror.positions
         if mirror.balance is not None:
-            self._values.append((now, CASH, mirror.balance))
+            keep((now, CASH, mirror.balance))
         for fill in fills:
-            self._values.append((now, fill.instrument_id, _held(mirror.positions.get(fill.instrument_id))))
+            key = fill.instrument_id
+            keep((now, key, _held(positions[key]) if key in positions else _ZERO))
 
     def shown(self, said: Mapping[str, Decimal], mirror: AccountMirror, began: float, now: float) -> bool:
         """Whether an answer (`said`, as `picture` gives it) shows what was past already when it was asked for."""

@@ -82,18 +82,22 @@ class Executions:
     def heard(self, facts: Facts, now: float) -> None:
         """The stream told these facts and they were applied; `now` monotonic seconds."""
         for fill in facts.fills:
-            if fill.execution_id not in self._pending:  # REST has not shown it yet
-                _keep(self._recent, fill.execution_id, now, REMEMBERED)
-            self._include(fill.execution_id)
+            key = fill.execution_id
+            serial = self._pending.pop(key, None) if self._pending else None  # what was known stays known since then
+            if serial is None:  # REST has not shown it yet
+                _keep(self._recent, key, now, REMEMBERED)
+                serial = self._serial = self._serial + 1
+            _keep(self._included, key, serial, REMEMBERED)
         for event in facts.execution.events:
-            if type(event) is OrderChanged:
+            if type(event) is OrderGone:
+                key = event.order_id
+                self._working.pop(key, None)
+                _keep(self._gone, key, event.at_ms, REMEMBERED_ORDERS)
+            elif type(event) is OrderChanged:
                 if event.order.status in _ENDING:
                     self._working.pop(event.order.id, None)
                 else:
                     _keep(self._working, event.order.id, now, REMEMBERED_ORDERS)
-            elif type(event) is OrderGone:
-                self._working.pop(event.order_id, None)
-                _keep(self._gone, event.order_id, event.at_ms, REMEMBERED_ORDERS)
 
     def mark(self, now_ms: int) -> Mark:
         """A reading begins."""

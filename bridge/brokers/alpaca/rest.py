@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import ResolveResult
 
 from bridge.brokers.alpaca import faults
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.base import BrokerFault
-from bridge.brokers.stream import shared_tls
+from bridge.brokers.tls import shared_tls
 from bridge.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -115,6 +117,8 @@ class RestClient:
                 limit=2 * settings.rest_connections,
                 limit_per_host=settings.rest_connections,
                 keepalive_timeout=settings.keepalive_s,
+                resolver=_Resolver(),
+                use_dns_cache=False,  # a broker that moves is found by the next dial
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -134,6 +138,18 @@ class RestClient:
             return faults.unreachable(what, retry_after_s=self._settings.certificate_retry_s)
         refused = isinstance(getattr(error, "os_error", None), ConnectionRefusedError)
         return faults.unreachable("the connection was refused" if refused else "no connection could be made")
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """The library takes it for granted that a name has an address."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        if not found:
+            raise OSError("the name has no address")
+        return found
 
 
 class _NoAnswerError(aiohttp.ClientError):

@@ -34,6 +34,7 @@ class AlpacaSettings:
     auth_url: str = "https://app.alpaca.markets/oauth/authorize"
     token_url: str = "https://api.alpaca.markets/oauth/token"  # noqa: S105 (an address)
     tls_ca_file: str | None = None  # extra trusted certificate, for simulators and private gateways
+    transport: str = "websockets"  # a name of brokers/transports
 
     requests_per_minute: int = 180  # of 200 that the broker allows per account
     requests_reserved: int = 15  # orders may use so many beyond

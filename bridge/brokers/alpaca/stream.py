@@ -15,8 +15,9 @@ from bridge.brokers.alpaca.liveness import Act, Pinging
 from bridge.brokers.alpaca.settings import AlpacaSettings
 from bridge.brokers.alpaca.talk import LISTEN, Said, meaning
 from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode
+from bridge.brokers.sockets import Socket
 from bridge.brokers.stats import Stats
-from bridge.brokers.stream import DialFault, Socket
+from bridge.brokers.stream import DialFault
 from bridge.runtime.clock import Clock
 from core.errors import ProtocolViolation
 
@@ -120,7 +121,10 @@ class TradingStream:
             async with asyncio.timeout(self._settings.close_timeout_s):
                 await socket.close()
         except TimeoutError:
-            socket.transport.abort()
+            socket.abort()
+        except asyncio.CancelledError:  # no more time is given: nobody may be logged in here afterwards
+            socket.abort()
+            raise
 
     # ------------------------------------------------------------ what arrives
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from core.errors import ProtocolViolation
 
 _FRACTION = re.compile(r"[.,]([0-9]+)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MS = 86_400_000
+_MS_DIGITS = 3
 _EARLIEST_MS, _LATEST_MS = 946_684_800_000, 4_102_444_800_000  # 2000, 2100
 _EXECUTION_ID = re.compile(r"[!-~]{1,128}")
 
@@ -32,6 +34,20 @@ def to_ms(value: object) -> int | None:
     """
     if not value:
         return None
+    if type(value) is str and value[19:20] == "." and value[-1] == "Z":  # as nearly all are written
+        fraction = value[20:-1]
+        if len(fraction) >= _MS_DIGITS and fraction.isdigit() and fraction.isascii():
+            return _whole_second(value[:19]) + int(fraction[:_MS_DIGITS])
+    return _any_time(value)
+
+
+@lru_cache(maxsize=64)  # many times are of the same few seconds
+def _whole_second(text: str) -> int:
+    """The second of a time in UTC that is written without its fraction and zone."""
+    return _any_time(f"{text}Z")
+
+
+def _any_time(value: object) -> int:
     try:
         since = datetime.fromisoformat(value) - _EPOCH  # type: ignore[arg-type]  # TypeError, see below
     except (ValueError, TypeError, OverflowError) as error:  # TypeError: no text, or without a zone

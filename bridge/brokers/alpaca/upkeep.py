@@ -58,9 +58,9 @@ class Upkeep:
         self._plan.done(Act.READ, self._hub.context.clock.monotonic())
         self.replan()
 
-    def ask(self, delay_s: float) -> None:
-        """A reading is wanted, at the latest in `delay_s`."""
-        if self._plan.ask(self._hub.context.clock.monotonic(), delay_s):
+    def ask(self, delay_s: float, now: float) -> None:
+        """A reading is wanted, at the latest in `delay_s`; `now` monotonic seconds."""
+        if self._plan.ask(now, delay_s):
             self.replan()
 
     def replan(self) -> None:

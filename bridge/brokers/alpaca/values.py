@@ -22,6 +22,7 @@ QUOTE_DIGITS = 9  # prices in mirrors are integers of 10^-9
 CONTEXT = Context(prec=40, rounding=ROUND_HALF_EVEN)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,18})?")
 _LARGEST = 10**15
+_ID = re.compile(rf"[ -~]{{1,{LONGEST_ID}}}")
 _SYMBOL = re.compile(r"[A-Z0-9./ _-]{1,64}", re.IGNORECASE)
 
 
@@ -113,7 +114,7 @@ def raw_price(value: Decimal) -> int:
 
 def is_id(text: str) -> bool:
     """Whether this can be an id."""
-    return 0 < len(text) <= LONGEST_ID and text.isascii() and text.isprintable()
+    return _ID.fullmatch(text) is not None
 
 
 def identity(source: Document, name: str) -> str | None:

@@ -139,13 +139,17 @@ class CtraderBroker:
         `garbage_frames`, `lost_events`, `fills` (executions noted), `fills_recovered` (those of them that no live
         message told of), `deal_searches`, `deal_lists_failed`, `reconciles`, `pnl_checks`, `pnl_drifts`, `probes`,
         `refreshes.<way>`, `refreshes_failed.<way>`, `exchanges` ...; the request round trip as `roundtrip.le_<s>`
-        (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`.
+        (cumulative), `roundtrip.sum`, `roundtrip.count`; gauges `accounts`, `channels`. Where quotes are shared:
+        `quotes_parted`, `quotes_returned` (accounts), and for the channels open now `quotes_subscriptions` (held),
+        `quotes_used` (account x symbol), `quotes_classes`, `quotes_apart` (accounts not in the largest class of their
+        kind), `quotes_handed_on`.
         """
         values = self._stats.read()
         spots = frames = size = 0
         for pool in self._pools.values():
             pool_frames, pool_spots, pool_bytes = pool.traffic()
             frames, spots, size = frames + pool_frames, spots + pool_spots, size + pool_bytes
+            values.update({key: values.get(key, 0) + by for key, by in pool.shared().items()})
         values.update({"events.spot": spots, "frames": frames, "bytes": size})
         values["accounts"] = sum(len(hubs) for hubs in self._hubs.values())
         values["channels"] = sum(len(pool.channels) for pool in self._pools.values())

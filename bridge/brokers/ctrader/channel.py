@@ -20,11 +20,12 @@ from bridge.brokers.ctrader.liveness import Act, Liveness
 from bridge.brokers.ctrader.requests import Pending, Requests
 from bridge.brokers.ctrader.routing import Router
 from bridge.brokers.ctrader.scheduling import Priority
-from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.ctrader.settings import CtraderSettings, Quotes
+from bridge.brokers.ctrader.sharing import Sharing
 from bridge.brokers.dialing import DialBackoff
 from bridge.brokers.flight import Flight
+from bridge.brokers.sockets import Socket
 from bridge.brokers.stats import Stats
-from bridge.brokers.stream import Socket
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 from core.errors import ProtocolViolation
@@ -74,8 +75,10 @@ class Channel:
         self.requests = Requests(settings, clock, rng, stats, self._transmit, self._unanswered)
         self.router = Router(self, self.requests, stats)
         self.receive = self.router.receive
+        self.sharing = Sharing(settings, self.router.routes) if settings.quotes is Quotes.SHARED else None
         self.up = False
         self.retired = False  # the broker allows fewer channels: accounts move away at their next login
+        self.unsure = False  # a logout was not confirmed: the broker may believe that somebody is logged in here
         self.accounts = 0  # accounts assigned to this channel, authorised or not
         self.bytes_in = 0
         self._socket: Socket | None = None
@@ -99,6 +102,11 @@ class Channel:
         if self._fault is None:
             return "idle"
         return "maintenance" if self._fault.kind is FaultKind.MAINTENANCE else "down"
+
+    @property
+    def busy(self) -> int:
+        """Requests that wait for their turn or for an answer."""
+        return self.requests.unanswered
 
     @property
     def last_inbound(self) -> float | None:
@@ -183,7 +191,7 @@ class Channel:
 
     async def close(self) -> None:
         """Say goodbye and close within the close timeout. Accounts are not told."""
-        self.router.routes.clear()
+        self.router.end()
         socket = self._socket
         if socket is None:
             return
@@ -193,7 +201,10 @@ class Channel:
             async with asyncio.timeout(self._settings.close_timeout_s):
                 await socket.close()
         except TimeoutError:
-            socket.transport.abort()
+            socket.abort()
+        except asyncio.CancelledError:  # no more time is given: nobody may be logged in here afterwards
+            socket.abort()
+            raise
 
     def ended(self, socket: Socket) -> None:
         """The peer closed, or the transport is gone."""
@@ -224,7 +235,7 @@ class Channel:
     def _forget(self, socket: Socket) -> None:
         if self._socket is socket:
             self._socket = None
-        self.up = False
+        self.up = self.unsure = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

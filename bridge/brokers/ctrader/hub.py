@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from bridge.brokers.base import BrokerFault, Environment, FaultKind, Reason, ReasonCode, Stage
-from bridge.brokers.ctrader import codec, faults, normalize
+from bridge.brokers.ctrader import codec, farewells, faults, normalize
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.context import Context
 from bridge.brokers.ctrader.deals import DealBook
@@ -22,7 +22,10 @@ from bridge.brokers.ctrader.listing import Listed
 from bridge.brokers.ctrader.market import Market
 from bridge.brokers.ctrader.members import LoginRequest, Member
 from bridge.brokers.ctrader.pool import Pool
-from bridge.brokers.ctrader.scheduling import Priority
+from bridge.brokers.ctrader.price_classes import Kind
+from bridge.brokers.ctrader.scheduling import market_class
+from bridge.brokers.ctrader.shared_quote import SharedQuote
+from bridge.brokers.ctrader.sharing import Sharing
 from bridge.brokers.ctrader.upkeep import Upkeep
 from bridge.brokers.flight import Flight
 from core.account import AccountMirror
@@ -60,6 +63,7 @@ class AccountHub:
         "_logged_out",
         "_reconciling",
         "_steps",
+        "asked",
         "authorised",
         "authorised_by",
         "buffer",
@@ -68,6 +72,8 @@ class AccountHub:
         "current",
         "deals",
         "environment",
+        "holds",
+        "kind",
         "leaving",
         "listed",
         "live",
@@ -95,8 +101,11 @@ class AccountHub:
         self.mirror.on_dirty = self._tell_changed
         self.deals = DealBook()
         self.symbols: dict[int, str] = {}
+        self.holds: dict[int, SharedQuote] = {}
+        self.kind: Kind | None = None  # known from the first snapshot on
         self.unquotable: frozenset[int] = frozenset()
         self.members: list[Member] = []
+        self.asked = False  # for an authorisation, and what became of it is not known: it may be there
         self.authorised = False
         self.authorised_by: str | None = None
         self.current = False  # the mirror follows the stream
@@ -115,9 +124,7 @@ class AccountHub:
     def place(self) -> Channel:
         """The channel of this account, assigned at the first login and again when its channel was given up."""
         if self.channel is not None and self.channel.retired:
-            self.channel.router.depart(self.number)
-            self.pool.release(self.channel)
-            self.channel = None
+            self._leave_channel()
         if self.channel is None:
             self.channel = self.pool.assign()
         return self.channel
@@ -183,28 +190,36 @@ class AccountHub:
         """The last session left: tell the broker and forget the account. Bounded; never raises a fault."""
         self.leaving = asyncio.get_running_loop().create_future()
         try:
-            if self.authorised and self.channel is not None and self.channel.up:
+            if (self.authorised or self.asked) and self.channel is not None and self.channel.up:
+                if (sharing := self.sharing) is not None:
+                    await sharing.hand_on(self.number, self.context.settings.quotes_hand_on_s)
                 await self._say_goodbye(self.channel)
         finally:
             self._forget_authorisation()
             self.upkeep.stop()
-            if self.channel is not None:
-                self.channel.router.depart(self.number)
-                self.pool.release(self.channel)
-                self.channel = None
+            self._leave_channel()
             self.leaving.set_result(None)
+
+    def _leave_channel(self) -> None:
+        if self.channel is not None:
+            self.channel.router.depart(self.number)
+            if (sharing := self.sharing) is not None:
+                sharing.forget(self.number)
+            self.pool.release(self.channel)
+            self.channel = None
 
     async def _say_goodbye(self, channel: Channel) -> None:
         timeout_s = self.context.settings.logout_timeout_s
         self._logged_out = asyncio.get_running_loop().create_future()
-        request = messages_pb2.ProtoOAAccountLogoutReq(ctidTraderAccountId=self.number)
         try:
             async with asyncio.timeout(timeout_s):
-                reply = messages_pb2.ProtoOAAccountLogoutRes
-                await channel.call(request, reply, Priority.AUTH, timeout_s, self.number)
+                await farewells.ask_logout(channel, self.number, timeout_s)
                 await self._logged_out  # only the event makes it final (ctrader.md §2.2)
-        except (BrokerFault, TimeoutError):
+            if self.asked:  # for a login that the broker may carry out after it
+                farewells.repeat_later(self.context, channel, self.number, None)
+        except (BrokerFault, TimeoutError) as error:
             self.context.stats.count("logouts_unconfirmed")
+            farewells.repeat_later(self.context, channel, self.number, None if self.asked else error)
         finally:
             self._logged_out = None
 
@@ -242,7 +257,7 @@ class AccountHub:
     def login_failed(self) -> None:
         """A login did not get through. An authorisation it had won stays, for the next login or a logout to find."""
         self.live = self.current = False
-        self.symbols = {}
+        self.unfeed()
         self._tell_lost(faults.transient(ReasonCode.BROKER_ERROR, "The account must be authorised again."))
 
     def _tell_lost(self, fault: BrokerFault) -> None:
@@ -310,7 +325,7 @@ class AccountHub:
 
     def scales(self) -> normalize.Scales:
         """What this account's messages may leave unsaid."""
-        digits = self.market.price_digits if self.market is not None else _no_digits
+        digits = self.market.price_digits if self.market is not None else normalize.no_digits
         return normalize.Scales(self.mirror.money_digits, digits)
 
     def _apply(self, message: Message) -> None:
@@ -338,16 +353,28 @@ class AccountHub:
                 self._logged_out.set_result(None)
             return
         self.authorised = False  # a login under way notices
+        self.unfeed()
         if self.live:
             self.ended(faults.session_ended())
 
     def _forget_authorisation(self) -> None:
-        self.authorised = self.live = self.current = False
+        self.asked = self.authorised = self.live = self.current = False
         self.authorised_by = None
-        self.symbols = {}
+        self.unfeed()
         self.unquotable = frozenset()
 
     # ------------------------------------------------------------ market data
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """The shared subscriptions of its channel; None when every account has its own."""
+        return None if self.channel is None else self.channel.sharing
+
+    def unfeed(self) -> None:
+        """Its subscriptions are over, or are to be made anew."""
+        self.symbols = {}
+        if (sharing := self.sharing) is not None:
+            sharing.drop(self.number)
 
     def follow(self) -> None:
         """What is held may have changed: keep the price subscriptions in step."""
@@ -359,7 +386,7 @@ class AccountHub:
             raise faults.session_ended()
         timeout_s = self.context.settings.market_timeout_s
         try:
-            return await self.channel.call(request, reply, Priority.MARKET, timeout_s, self.number)
+            return await self.channel.call(request, reply, market_class(self.live), timeout_s, self.number)
         except BrokerFault as fault:
             if fault.kind not in _SESSION_FAULTS:
                 raise
@@ -371,7 +398,3 @@ class AccountHub:
         for member in self.members:
             if member.waiting:
                 member.listener.stage(stage)
-
-
-def _no_digits(_: int) -> int | None:
-    return None

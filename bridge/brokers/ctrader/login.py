@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 
 from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode, Stage
-from bridge.brokers.ctrader import drift, faults, normalize
+from bridge.brokers.ctrader import checks, faults, feeding, normalize
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.hub import AccountHub
 from bridge.brokers.ctrader.members import LoginRequest
+from bridge.brokers.ctrader.price_classes import Kind
 from bridge.brokers.ctrader.scheduling import Priority
 from core.account import Snapshot
 from core.errors import ProtocolViolation
 from core.events import Execution
 from core.reconcile import empties, rebuild
-from core.valuation import needed_quotes
 from protos.ctrader import messages_pb2
 
 AUTH_LOOPS = 3
@@ -59,9 +59,9 @@ async def _make_live(hub: AccountHub, channel: Channel, request: LoginRequest) -
         try:
             await _synchronise(hub, channel, Priority.SNAPSHOT)
             hub.current = True
-            hub.symbols = {}
+            hub.unfeed()
             hub.mirror.forget_quotes(list(hub.mirror.quotes))  # prices from before the cut must not look present
-            await feed(hub)
+            await feeding.feed(hub)
         except BrokerFault as fault:
             if fault.kind is not FaultKind.ACCOUNT_AUTH_LOST:
                 raise
@@ -69,6 +69,7 @@ async def _make_live(hub: AccountHub, channel: Channel, request: LoginRequest) -
         if hub.authorised:
             hub.live = True
             hub.follow()
+            checks.confirm(hub)
             hub.context.recovery.ask(hub)
             return
     raise faults.transient(ReasonCode.ACCOUNT_SESSION_ENDED, "The broker keeps ending this account's session.")
@@ -78,12 +79,14 @@ async def _authorise(hub: AccountHub, channel: Channel, request: LoginRequest) -
     message = messages_pb2.ProtoOAAccountAuthReq(ctidTraderAccountId=hub.number, accessToken=request.token.reveal())
     reply = messages_pb2.ProtoOAAccountAuthRes
     priority = Priority.AUTH_AT_RISK if request.at_risk or hub.mirror.at_risk else Priority.AUTH
+    hub.asked = True
     try:
         await channel.call(message, reply, priority, hub.context.settings.auth_timeout_s, hub.number)
     except BrokerFault as fault:
         if fault.broker_code != faults.ALREADY_LOGGED_IN:  # authorised on this channel already: as good as done
+            hub.asked = fault.broker_code is None
             raise
-    hub.authorised = True
+    hub.asked, hub.authorised = False, True
     hub.authorised_by = request.fingerprint
 
 
@@ -102,8 +105,14 @@ async def reconcile_live(hub: AccountHub) -> int:
         hub.context.stats.count("lost_events", lost)
     hub.follow()
     hub.context.recovery.ask(hub)
-    await drift.check(hub)
+    await checks.sample(hub)
     return lost
+
+
+async def feed(hub: AccountHub) -> None:
+    """Bring the price subscriptions of a live account in step with what it holds. Raises BrokerFault."""
+    await feeding.feed(hub)
+    checks.confirm(hub)
 
 
 async def _synchronise(hub: AccountHub, channel: Channel, priority: Priority) -> int:
@@ -163,6 +172,7 @@ async def _read_snapshot(hub: AccountHub, channel: Channel, priority: Priority) 
     trader = answer.trader
     server = trader.brokerName or hub.listed.broker_title or f"account {hub.number}"
     market = hub.market = hub.context.market(hub.environment, server)
+    hub.kind = Kind(server, normalize.product(trader))
     hub.mirror.catalogue = market.catalogue
     currency = await market.currency(trader.depositAssetId, hub)
     held = {position.tradeData.symbolId for position in content.position}
@@ -178,62 +188,3 @@ async def _read_snapshot(hub: AccountHub, channel: Channel, priority: Priority) 
         hub.context.stats.count("quarantined")
         reason = Reason(ReasonCode.SNAPSHOT_REFUSED, "The broker's account data could not be used; it is read again.")
         raise BrokerFault(FaultKind.TRANSIENT, reason) from error
-
-
-async def feed(hub: AccountHub) -> None:
-    """Describe what is held, find its conversion chains and subscribe to its prices; drop what is not needed."""
-    market, channel = hub.market, hub.channel
-    if market is None or channel is None:
-        return
-    while True:
-        mirror = hub.mirror
-        held = {int(position.instrument_id) for position in mirror.positions.values()}
-        working = {int(order.instrument_id) for order in mirror.orders.values()}
-        await market.describe(held | working, hub)
-        await market.connect(mirror, hub)
-        wanted = {int(key) for key in needed_quotes(mirror)}
-        new = wanted - hub.symbols.keys() - hub.unquotable
-        old = hub.symbols.keys() - wanted
-        if not new and not old:
-            return
-        if old:
-            await _unsubscribe(hub, channel, sorted(old))
-        if new:
-            await _subscribe(hub, channel, sorted(new))
-
-
-async def _subscribe(hub: AccountHub, channel: Channel, symbol_ids: list[int]) -> None:
-    """One request for all; one by one when a bad one spoils it. Listens before it asks: prices come at once."""
-    for symbol_id in symbol_ids:
-        hub.symbols[symbol_id] = str(symbol_id)
-    request = messages_pb2.ProtoOASubscribeSpotsReq(ctidTraderAccountId=hub.number, symbolId=symbol_ids)
-    reply = messages_pb2.ProtoOASubscribeSpotsRes
-    try:
-        await channel.call(request, reply, Priority.MARKET, hub.context.settings.market_timeout_s, hub.number)
-    except BrokerFault as fault:
-        if fault.broker_code == faults.ALREADY_SUBSCRIBED and len(symbol_ids) == 1:
-            return
-        for symbol_id in symbol_ids:
-            hub.symbols.pop(symbol_id, None)
-        spoiled = fault.broker_code in faults.NO_SUCH_SYMBOL or fault.broker_code == faults.ALREADY_SUBSCRIBED
-        if not spoiled:
-            raise
-        if len(symbol_ids) == 1:
-            hub.unquotable |= set(symbol_ids)
-            return
-        for symbol_id in symbol_ids:
-            await _subscribe(hub, channel, [symbol_id])
-
-
-async def _unsubscribe(hub: AccountHub, channel: Channel, symbol_ids: list[int]) -> None:
-    for symbol_id in symbol_ids:
-        hub.symbols.pop(symbol_id, None)
-    hub.mirror.forget_quotes(str(symbol_id) for symbol_id in symbol_ids)
-    request = messages_pb2.ProtoOAUnsubscribeSpotsReq(ctidTraderAccountId=hub.number, symbolId=symbol_ids)
-    reply = messages_pb2.ProtoOAUnsubscribeSpotsRes
-    try:
-        await channel.call(request, reply, Priority.MARKET, hub.context.settings.market_timeout_s, hub.number)
-    except BrokerFault as fault:
-        if fault.kind in (FaultKind.ACCOUNT_AUTH_LOST, FaultKind.CLIENT_AUTH_LOST) or fault.shared:
-            raise
-        hub.context.stats.count("feed_failures")  # its prices are ignored anyway

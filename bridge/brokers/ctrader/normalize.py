@@ -212,6 +212,16 @@ def money_digits(message: model_pb2.ProtoOATrader) -> int:
     return message.moneyDigits if message.HasField("moneyDigits") else DEFAULT_MONEY_DIGITS
 
 
+def no_digits(_: int) -> int | None:
+    """The price digits of any symbol while nothing is described."""
+    return None
+
+
+def product(message: model_pb2.ProtoOATrader) -> str:
+    """What a trader entity says of terms that brokers price differently; equal for accounts of one product."""
+    return f"{message.accountType}.{int(message.swapFree)}.{int(message.isLimitedRisk)}"
+
+
 # ---------------------------------------------------------------- parts of an execution event
 
 

@@ -18,7 +18,7 @@ from bridge.brokers.base import BrokerFault, ConsentScope, FaultKind, IssuedToke
 from bridge.brokers.ctrader import faults
 from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.brokers.entries import LARGEST_ANSWER, answer_document, issued_token
-from bridge.brokers.stream import shared_tls
+from bridge.brokers.tls import shared_tls
 from bridge.telemetry.redaction import REDACTOR
 from core.secret import Secret
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 
 from bridge.brokers.base import BrokerFault, ChannelHealth, Environment, FaultKind, Reason, ReasonCode
 from bridge.brokers.ctrader.channel import Channel
 from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.brokers.dialing import DialBudget
+from bridge.brokers.sockets import Socket
 from bridge.brokers.stats import Stats
-from bridge.brokers.stream import Socket, open_socket
+from bridge.brokers.stream import open_socket
 from bridge.runtime.clock import Clock
 from bridge.runtime.tasks import Tasks
 
@@ -69,21 +71,23 @@ class Pool:
         return channel
 
     def release(self, channel: Channel) -> None:
-        """An account left its channel. An empty one closes by itself after a while."""
+        """An account left its channel. An empty one closes when it is one too many, or when the broker may believe that
+        somebody is logged in there."""
         self._accounts -= 1
         channel.accounts -= 1
-        if channel.accounts == 0 and (channel.retired or len(self.channels) > self._settings.channels):
+        too_many = channel.retired or len(self.channels) > self._settings.channels
+        if channel.accounts == 0 and (too_many or channel.unsure):
             self._remove(channel)
 
     def any(self) -> Channel:
-        """A channel for requests that need no account: an open one if there is one."""
+        """A channel for requests that need no account: the least busy of those that are open, if any is."""
         if not self.channels:
             self.channels.append(self._new())
         return self.open_channel() or self.channels[0]
 
     def open_channel(self) -> Channel | None:
-        """A channel that is up now, if any."""
-        return next((channel for channel in self.channels if channel.up), None)
+        """The least busy channel that is up now, if any: at a first start there is one such request for each login."""
+        return min((channel for channel in self.channels if channel.up), key=lambda one: one.busy, default=None)
 
     def slots(self) -> int:
         """Logins that may run at once (DESIGN §5): enough to keep every channel's budget busy, no more."""
@@ -166,6 +170,14 @@ class Pool:
             spots += channel.router.spots
             size += channel.bytes_in
         return frames, spots, size
+
+    def shared(self) -> Counter[str]:
+        """Shared quotes, over the channels that are open: see `CtraderBroker.metrics`."""
+        total: Counter[str] = Counter()
+        for channel in self.channels:
+            if channel.sharing is not None:
+                total.update(channel.sharing.counts())
+        return total
 
     async def close(self) -> None:
         """Close every channel at once."""

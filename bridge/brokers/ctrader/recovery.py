@@ -3,6 +3,7 @@
 One account after another, one page at a time, in the history class with its own budget: no login and no other request
 waits for it. Accounts that hold something go first. History lags behind the event (ctrader.md §4.3), so an account is
 done only when it was asked once more after that long. What fails is left to the account's next login or reconcile.
+History goes by the broker's clock: once ours has jumped, so much more is asked for.
 """
 
 from __future__ import annotations
@@ -72,9 +73,12 @@ class Recovery:
         self._number = 0
         self._added = asyncio.Event()
         self._running = False
+        self._began_ms = self._wall_ms()
+        self._ahead_ms = 0  # the most that the wall clock was ahead of where it would be without jumps
 
     def ask(self, account: Owing) -> None:
-        """Look for what this account owes, if anything. Never waits."""
+        """Look for what this account owes, if anything. Never waits. Asked after every reading, whose time is kept."""
+        self._ahead_ms = max(self._ahead_ms, self._jumped_ms())
         if account.deals.owed_since_ms is None:
             return
         caught_up_at = self._clock.monotonic() + self._settings.history_lag_s
@@ -90,6 +94,13 @@ class Recovery:
         if not self._running:
             self._running = True
             self._tasks.start(self._work(), name="deals")
+
+    def _wall_ms(self) -> int:
+        """What the wall clock says beyond the time that has passed: the same for ever, unless it jumps."""
+        return self._clock.now_ms() - round(self._clock.monotonic() * 1000)
+
+    def _jumped_ms(self) -> int:
+        return self._wall_ms() - self._began_ms
 
     def _queue(self, search: _Search) -> None:
         (self._holders if search.account.mirror.at_risk else self._others).append(search)
@@ -129,7 +140,7 @@ class Recovery:
             del self._searches[account]  # it still owes: its next login asks again
             return
         asked_at, caught_up_at = self._clock.monotonic(), search.caught_up_at
-        first_ms = max(since_ms - int(self._settings.deals_overlap_s * 1000), 0)
+        first_ms = max(since_ms - self._ahead_ms - int(self._settings.deals_overlap_s * 1000), 0)
         page_ms = search.page_ms = first_ms if search.page_ms is None else search.page_ms
         try:
             answer = await self._page(account, channel, page_ms)
@@ -153,7 +164,7 @@ class Recovery:
 
     async def _page(self, account: Owing, channel: Channel, page_ms: int) -> messages_pb2.ProtoOADealListRes:
         """Deals from then until now, oldest first; the overlap allows for clocks that differ. Raises BrokerFault."""
-        until_ms = self._clock.now_ms() + int(self._settings.deals_overlap_s * 1000)
+        until_ms = self._clock.now_ms() - min(0, self._jumped_ms()) + int(self._settings.deals_overlap_s * 1000)
         request = messages_pb2.ProtoOADealListReq(
             ctidTraderAccountId=account.number, fromTimestamp=page_ms, toTimestamp=until_ms
         )

@@ -57,6 +57,11 @@ class Requests:
         self._soon: asyncio.Handle | None = None
         self._blocks: dict[int, tuple[float, float]] = {}  # payload type -> (pause in s, its end)
 
+    @property
+    def unanswered(self) -> int:
+        """How many wait for their turn or for an answer."""
+        return len(self._pending)
+
     def submit(self, payload_type: int, payload: bytes, priority: Priority, timeout_s: float) -> Pending:
         """Queue a request and send it as soon as the budget allows. Always follow with `result` or `abandon`.
 
@@ -93,12 +98,18 @@ class Requests:
             self.abandon(request)
 
     def abandon(self, request: Pending) -> None:
-        """Nobody waits for this request any more. Harmless when it is settled."""
-        self._pending.pop(request.message_id, None)
+        """Nobody waits for this request any more. Harmless when it is settled.
+
+        One that was sent keeps its place in the budget until it is answered or late: the broker may not have counted it
+        yet.
+        """
         if not request.settled:
-            self._scheduler.settle(request, self._clock.monotonic())
             self._stats.count("requests.cancelled")
+            if request.sent_at is not None:
+                return
+            self._scheduler.settle(request, self._clock.monotonic())
             self.pump()
+        self._pending.pop(request.message_id, None)
 
     def answer(self, message_id: str, payload_type: int, payload: bytes) -> bool:
         """Settle the request an answer belongs to. False when nobody waits for it (any more)."""
@@ -140,6 +151,7 @@ class Requests:
         now = self._clock.monotonic()
         for request in self._scheduler.overdue(now):
             self._stats.count("requests.timeout")
+            self._pending.pop(request.message_id, None)
             if request.sent_at is not None and request.priority is not Priority.PROBE:
                 self._tell_unanswered()
             late = faults.transient(ReasonCode.BROKER_ERROR, "The broker did not answer in time.")

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from bridge.brokers.base import BrokerFault
 from bridge.brokers.ctrader import codec, faults
 from bridge.brokers.ctrader.requests import Requests
+from bridge.brokers.ctrader.shared_quote import SharedQuote
 from bridge.brokers.stats import Stats
 from core.account import AccountMirror
 from core.errors import ProtocolViolation
@@ -42,6 +43,7 @@ class Route(Protocol):
 
     mirror: AccountMirror
     symbols: dict[int, str]  # subscribed symbol id -> instrument id; what is not in it is not quoted
+    holds: dict[int, SharedQuote]  # symbols that it subscribed to for others too, instead
 
     def event(self, payload_type: int, payload: bytes) -> None:
         """An account event arrived. Must not raise; what it cannot use it quarantines."""
@@ -51,6 +53,9 @@ class Route(Protocol):
 
     def token_invalidated(self) -> None:
         """The broker ended the token under which this account was authorised."""
+
+    def follow(self) -> None:
+        """Bring the price subscriptions in step with what is to be held. Does nothing while that is so."""
 
 
 class ChannelEvents(Protocol):
@@ -77,6 +82,7 @@ class Router:
         self._renew()
         self._garbage_streak = 0
         self._garbage_frame = 0
+        self._ending = False
         self.routes: dict[int, Route] = {}
         self.frames = 0
         self.spots = 0
@@ -102,6 +108,13 @@ class Router:
                         if bid < PRICE_LIMIT and ask < PRICE_LIMIT:
                             self.spots += 1
                             route.mirror.set_quote(instrument, bid or None, ask or None)  # absent reads as 0
+                            return
+                    elif (shared := route.holds.get(spot.symbolId)) is not None:
+                        bid = spot.bid
+                        ask = spot.ask
+                        if bid < PRICE_LIMIT and ask < PRICE_LIMIT:
+                            self.spots += 1
+                            shared.tick(bid or None, ask or None)
                             return
                 self._odd_spot(route)
                 return
@@ -136,6 +149,11 @@ class Router:
             self._departed[account] = None
             if len(self._departed) > _REMEMBERED_DEPARTURES:
                 del self._departed[next(iter(self._departed))]
+
+    def end(self) -> None:
+        """The channel is being closed: every account leaves it."""
+        self.routes.clear()
+        self._ending = True
 
     def _dispatch(self, payload_type: int, payload: bytes, message_id: str) -> None:
         if payload_type not in PAYLOAD_CLASSES:
@@ -190,14 +208,15 @@ class Router:
         """A price that is not for use: of an unknown account, of a symbol no longer wanted, or absurd."""
         spot = self._spot
         if route is not None:
-            self._stats.count("quarantined" if spot.symbolId in route.symbols else "stray_prices")
+            subscribed = spot.symbolId in route.symbols or spot.symbolId in route.holds
+            self._stats.count("quarantined" if subscribed else "stray_prices")
         elif spot.ctidTraderAccountId:
             self._foreign(spot.ctidTraderAccountId)
         else:
             self.garbage("price without an account")
 
     def _foreign(self, account: int) -> None:
-        if account in self._departed:
+        if self._ending or account in self._departed:
             self._stats.count("late_events")
             return
         self._stats.count("foreign_events")

@@ -27,17 +27,24 @@ class Priority(IntEnum):
 
     PROBE = 0
     ORDER = 1
-    AUTH_AT_RISK = 2
-    AUTH = 3
-    SNAPSHOT = 4
-    MARKET = 5
-    RECONCILE = 6
-    HISTORY = 7
+    LOGOUT = 2  # before logins: another process may be waiting to log the account in
+    AUTH_AT_RISK = 3
+    AUTH = 4
+    SNAPSHOT = 5
+    MARKET = 6
+    RECONCILE = 7
+    HISTORY = 8
 
     @property
     def reserved(self) -> bool:
         """Orders and probes may use the reserve, and no pause or cap holds them back."""
         return self <= Priority.ORDER
+
+
+def market_class(live: bool) -> Priority:
+    """Market data that a login waits for goes with its snapshot: behind the logins of thousands who hold nothing it
+    would wait until that login is given up."""
+    return Priority.MARKET if live else Priority.SNAPSHOT
 
 
 class Request(Generic[F]):

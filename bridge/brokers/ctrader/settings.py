@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 from bridge.brokers.base import Environment
 from core.secret import Secret
+
+
+class Quotes(StrEnum):
+    """Whose price subscriptions value an account (`CTRADER_QUOTES`)."""
+
+    ACCOUNT = "account"  # its own
+    SHARED = "shared"  # one for all accounts with the same prices on a channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +32,13 @@ class CtraderSettings:
     auth_url: str = "https://id.ctrader.com/my/settings/openapi/grantingaccess/"
     token_url: str = "https://openapi.ctrader.com/apps/token"  # noqa: S105 (an address)
     tls_ca_file: str | None = None  # extra trusted certificate, for simulators and private gateways
+    transport: str = "websockets"  # a name of brokers/transports
 
     channels: int = 1
     accounts_per_channel: int | None = None
     requests_per_second: int = 45  # of 50 that the broker allows per connection
     history_requests_per_second: int = 4  # of 5
+    quotes: Quotes = Quotes.ACCOUNT
     max_in_flight: int = 20
     max_queue: int = 20_000
 
@@ -55,6 +65,12 @@ class CtraderSettings:
     confirm_delay_s: float = 0.5  # between a snapshot that removes what is held and the one that must confirm it
     repair_delay_s: float = 1.0  # between a message that could not be used and the reconcile it asks for
     pnl_check_every_s: float = 5.0  # one account at a time, over the whole adapter
+    # Shared quotes: see `checks` and `price_classes`.
+    quotes_check_share: float = 0.25  # of a channel's request rate, for comparing figures of accounts that share
+    quotes_check_every_s: float = 600.0  # an account whose figures agreed is compared again, at a reconcile
+    quotes_look_every_s: float = 50.0  # between two looks at whether an account apart has the common prices again
+    quotes_part_again_s: float = 3600.0  # after it came back
+    quotes_hand_on_s: float = 1.0  # a logout waits this long for the successor's subscription
     reconcile_floor_s: float = 60.0
     history_lag_s: float = (
         5.0  # the broker's history knows of a deal this long after it at the latest (ctrader.md §4.3)

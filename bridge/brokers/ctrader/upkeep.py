@@ -13,6 +13,8 @@ from typing import Protocol
 from bridge.brokers.base import BrokerFault
 from bridge.brokers.ctrader.context import Context
 from bridge.brokers.ctrader.market import Asker, Market
+from bridge.brokers.ctrader.price_classes import Kind
+from bridge.brokers.ctrader.sharing import Sharing
 from core.account import AccountMirror
 from core.valuation import needed_quotes
 
@@ -27,6 +29,11 @@ class Kept(Asker, Protocol):
     market: Market | None
     mirror: AccountMirror
     symbols: dict[int, str]
+    kind: Kind | None
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """The shared subscriptions of its channel, if they are shared."""
 
     def judge(self, fault: BrokerFault) -> None:
         """Decide whether a failed request ends the account's authorisation."""
@@ -44,17 +51,16 @@ class Upkeep:
         """`feed` brings the subscriptions in step with what is held. Raises BrokerFault."""
         self._hub = hub
         self._feed = feed
-        self._following = False
+        self._following: asyncio.Task[None] | None = None
         self._repair_timer: asyncio.TimerHandle | None = None
 
     def follow(self) -> None:
         """Keep the price subscriptions in step with what is held, and describe what orders wait for."""
         hub = self._hub
-        if not hub.live or self._following:
+        if not hub.live or (self._following is not None and not self._following.done()):
             return
-        if needed_quotes(hub.mirror) != set(hub.symbols.values()) or _nameless(hub.mirror):
-            self._following = True
-            hub.context.tasks.start(self._follow(), name=f"follow-{hub.number}")
+        if _unfed(hub) or _nameless(hub.mirror):
+            self._following = hub.context.tasks.start(self._follow(), name=f"follow-{hub.number}")
 
     def reread(self, symbol_ids: tuple[int, ...]) -> None:
         """The broker changed these symbols."""
@@ -77,20 +83,19 @@ class Upkeep:
             self._repair_timer = None
 
     async def _follow(self) -> None:
-        try:
-            for delay_s in _FOLLOW_DELAYS_S:
-                await asyncio.sleep(delay_s)
-                if not self._hub.live:
-                    return
-                try:
-                    await self._feed()
-                except BrokerFault as fault:
-                    self._failed(fault)
-                else:
-                    self._hub.mirror.mark_dirty()  # what was read before may have lacked a name
-                    return
-        finally:
-            self._following = False
+        for delay_s in _FOLLOW_DELAYS_S:
+            await asyncio.sleep(delay_s)
+            if not self._hub.live:
+                return
+            try:
+                await self._feed()
+            except BrokerFault as fault:
+                self._failed(fault)
+            else:
+                self._hub.mirror.mark_dirty()  # what was read before may have lacked a name
+                return
+        if (sharing := self._hub.sharing) is not None:
+            sharing.gave_up(self._hub.number)
 
     async def _reread(self, symbol_ids: tuple[int, ...]) -> None:
         if self._hub.market is None:
@@ -123,6 +128,14 @@ class Upkeep:
             await self._hub.reconcile()
         except BrokerFault:
             self._hub.context.stats.count("repairs_failed")
+
+
+def _unfed(hub: Kept) -> bool:
+    """True when its price subscriptions are not those that it should have, given what it holds."""
+    needed = needed_quotes(hub.mirror)
+    if (sharing := hub.sharing) is None or hub.kind is None:
+        return needed != set(hub.symbols.values())
+    return sharing.board.due(hub.number, hub.kind, frozenset(int(key) for key in needed))
 
 
 def _nameless(mirror: AccountMirror) -> bool:

@@ -17,11 +17,10 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, ReadOnlyError, ResponseError
 
+from bridge.cache.redis_pool import TROUBLE, redis_client
 from bridge.cache.store import CHUNK, Refusal, StoreCapabilities, Stored, StoreUnavailable, Write
 from core.errors import ConfigurationError
 from core.secret import Secret
@@ -135,18 +134,9 @@ class RedisStore:
 
     def _client(self, url: Secret, connections: int) -> Redis:
         try:
-            pool = BlockingConnectionPool.from_url(
-                url.reveal(),
-                max_connections=connections,
-                timeout=self._timeout_s,
-                protocol=2,
-                socket_connect_timeout=self._timeout_s,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-            )
+            return redis_client(url, connections=connections, timeout_s=self._timeout_s)
         except ValueError as error:
             raise ConfigurationError(f"the URL of store {self.name} is malformed") from error
-        return Redis.from_pool(pool)
 
     async def open(self) -> None:
         """Try the server once: a refused password or a server that belongs to another deployment stops the start, an
@@ -242,7 +232,7 @@ class RedisStore:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await client.connection_pool.disconnect()
-        except (RedisError, OSError, TimeoutError):
+        except TROUBLE:
             return  # what did not close in time is dropped with the object
 
     async def _run(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
@@ -275,7 +265,7 @@ class RedisStore:
             # A failover made this server a replica: look up the address anew.
             await self._disconnect(client)
             raise StoreUnavailable(f"{self.name}: {error}") from error
-        except (RedisError, OSError, TimeoutError) as error:
+        except TROUBLE as error:
             raise StoreUnavailable(f"{self.name}: {type(error).__name__} {error}"[:200]) from error
 
 

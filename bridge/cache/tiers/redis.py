@@ -11,11 +11,9 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError
 
+from bridge.cache.redis_pool import TROUBLE, redis_client
 from bridge.cache.store import StoreUnavailable
 from bridge.cache.tiers.tier import Held, is_exact, matcher
 from core.errors import ConfigurationError
@@ -35,18 +33,9 @@ class RedisTier:
         """`url`: redis://, rediss:// or unix://. Raises ConfigurationError if malformed."""
         self.name = name
         try:
-            pool = BlockingConnectionPool.from_url(
-                url.reveal(),
-                max_connections=CONNECTIONS,
-                timeout=CONNECT_S,
-                protocol=2,
-                socket_connect_timeout=CONNECT_S,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-            )
+            self._client = redis_client(url, connections=CONNECTIONS, timeout_s=CONNECT_S)
         except ValueError as error:
             raise ConfigurationError(f"the URL of cache tier {name} is malformed") from error
-        self._client = Redis.from_pool(pool)
         self._get = self._client.register_script(_GET)
 
     async def get(self, key: str) -> Held | None:
@@ -90,7 +79,7 @@ class RedisTier:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await self._client.connection_pool.disconnect()
-        except (RedisError, OSError, TimeoutError):
+        except TROUBLE:
             return  # what did not close in time is dropped with the object
 
     @asynccontextmanager
@@ -100,7 +89,7 @@ class RedisTier:
         except ReadOnlyError as error:
             await self._disconnect()  # a failover made this server a replica: look up the address anew
             raise StoreUnavailable(f"{self.name}: {error}") from error
-        except (RedisError, OSError) as error:
+        except TROUBLE as error:
             raise StoreUnavailable(f"{self.name}: {type(error).__name__} {error}"[:200]) from error
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+
+import orjson
 
 from bridge.db.database import Database
 from bridge.db.users import find_user
@@ -31,12 +33,17 @@ async def fleet_of(url: Secret | None, audit: Audit) -> AsyncIterator[tuple[Data
         await database.close()
 
 
-async def run_fleet(url: Secret | None, audit: Audit) -> int:
-    """Print all processes; 1 when sessions are served by nobody."""
+async def run_fleet(
+    url: Secret | None, audit: Audit, *, as_json: Callable[[FleetView], Mapping[str, object]] | None = None
+) -> int:
+    """Print all processes, as a table or as JSON; 1 when sessions are served by nobody."""
     async with fleet_of(url, audit) as (_, desk):
         view = await desk.view()
-    for line in table(view):
-        print(line)
+    if as_json is not None:
+        print(orjson.dumps(as_json(view), option=orjson.OPT_INDENT_2).decode())
+    else:
+        for line in table(view):
+            print(line)
     return 1 if view.unowned else 0
 
 
@@ -68,7 +75,8 @@ def table(view: FleetView) -> list[str]:
     rows = [HEADS, *(_row(process) for process in view.processes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [*lines, f"{view.total} sessions, {view.unowned} of them served by nobody"]
+    none = [] if view.processes else ["no process has a lease"]
+    return [*lines, *none, f"{view.total} sessions, {view.unowned} of them served by nobody"]
 
 
 def _row(process: FleetProcess) -> Sequence[str]:
@@ -79,9 +87,9 @@ def _row(process: FleetProcess) -> Sequence[str]:
         str(process.share),
         str(process.load),
         str(process.capacity),
-        f"{process.lease_left_ms / 1000:.1f} s",
+        f"{max(0, process.lease_left_ms) / 1000:.1f} s",
         _age(max(0, process.renewed_at - process.started_at) // 1000),
-        "draining" if process.draining else "serving",
+        "ended" if process.lease_left_ms <= 0 else "draining" if process.draining else "serving",
         statuses or "-",
     )
 

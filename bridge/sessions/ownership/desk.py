@@ -29,12 +29,15 @@ class FleetDesk:
         return None
 
     async def view(self) -> FleetView:
-        """Every process, its share and its load. Raises Unavailable."""
+        """Every process, its share and its load. What a process has whose lease has ended counts as unowned: it is
+        not served, and the others are about to notice. Raises Unavailable."""
         here = self.here
         rows, unowned = await self._fleet.processes()
         total = sum(row.load for row in rows) + unowned
-        share = shares([_member(row) for row in rows], total) if rows else {}
-        return FleetView(tuple(_process(row, share[row.owner], here) for row in rows), total, unowned)
+        unserved = unowned + sum(row.load for row in rows if row.left_ms <= 0)
+        serving = [_member(row) for row in rows if row.left_ms > 0]
+        share = shares(serving, total) if serving else {}
+        return FleetView(tuple(_process(row, share.get(row.owner, 0), here) for row in rows), total, unserved)
 
     async def drain(self, owner: str, *, draining: bool, actor: str) -> str:
         """Let a process, named by its beginning, give everything up, or take sessions again; returns its name.

@@ -55,10 +55,14 @@ class Fleet(Protocol):
     async def join(self, owner: str, *, version: str, capacity: int, ttl_s: float) -> None:
         """Give a name that was never used a lease."""
 
-    async def look(
-        self, owner: str, *, brokers: Sequence[str], renew_s: float | None, sessions: Mapping[str, int] | None = None
-    ) -> FleetLook:
-        """Remove leases that have ended, and look around. `renew_s`: renew the lease for so long, in the same step."""
+    async def renew(self, owner: str, *, ttl_s: float) -> bool:
+        """Let the lease last so long from now; False when it is gone. Waits for nothing but the lease itself."""
+
+    async def look(self, owner: str, *, brokers: Sequence[str], sessions: Mapping[str, int] | None = None) -> FleetLook:
+        """Remove leases that have ended, and look around.
+
+        `sessions`: by "broker status", what this process tells the others of its own; None: what it said last.
+        """
 
     async def processes(self) -> tuple[list[ProcessRow], int]:
         """Every process, and how many sessions have no owner."""

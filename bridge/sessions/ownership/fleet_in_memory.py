@@ -12,7 +12,7 @@ from bridge.runtime.clock import Clock
 from bridge.sessions.desired import Identity, StoredSession
 from bridge.sessions.ownership.fleet import FleetLook, ProcessRow
 from bridge.sessions.ownership.placing import chosen_process, named_process, someone_else_serves
-from bridge.sessions.ownership.shares import Member, Reading
+from bridge.sessions.ownership.shares import Member, Reading, backlog
 from bridge.sessions.remembered import DesiredInMemory
 from core.errors import NotFound
 
@@ -42,17 +42,20 @@ class FleetInMemory:
         now_ms = self._clock.now_ms()
         self._processes[owner] = _Process(version, capacity, now_ms, now_ms, now_ms + round(ttl_s * 1000))
 
-    async def look(
-        self, owner: str, *, brokers: Sequence[str], renew_s: float | None, sessions: Mapping[str, int] | None = None
-    ) -> FleetLook:
+    async def renew(self, owner: str, *, ttl_s: float) -> bool:
+        mine, now_ms = self._processes.get(owner), self._clock.now_ms()
+        if mine is not None:
+            mine.expires_at_ms, mine.renewed_at_ms = now_ms + round(ttl_s * 1000), now_ms
+        return mine is not None
+
+    async def look(self, owner: str, *, brokers: Sequence[str], sessions: Mapping[str, int] | None = None) -> FleetLook:
         now_ms = self._clock.now_ms()
         buried = [name for name, one in self._processes.items() if name != owner and one.expires_at_ms <= now_ms]
         for name in buried:
             del self._processes[name]
         mine = self._processes.get(owner)
-        if mine is not None and renew_s is not None:
-            mine.expires_at_ms, mine.renewed_at_ms = now_ms + round(renew_s * 1000), now_ms
-            mine.sessions = dict(sessions or {})
+        if mine is not None and sessions is not None:
+            mine.sessions = dict(sessions)
         rows, unowned = await self.processes()
         free = self._free(owner, brokers)
         members = tuple(self._members())
@@ -169,6 +172,7 @@ class FleetInMemory:
                 one.draining,
                 age_s=(now_ms - one.started_at_ms) / 1000,
                 left_s=(one.expires_at_ms - now_ms) / 1000,
+                backlog=backlog(self._load(name), one.sessions),
             )
             for name, one in self._processes.items()
         ]

@@ -17,7 +17,7 @@ from bridge.sessions.desired import Identity, StoredSession
 from bridge.sessions.ownership.fencing import RecordFences
 from bridge.sessions.ownership.fleet import FleetLook, ProcessRow
 from bridge.sessions.ownership.placing import chosen_process, named_process, someone_else_serves
-from bridge.sessions.ownership.shares import Member, Reading
+from bridge.sessions.ownership.shares import Member, Reading, backlog
 from bridge.sessions.rows import IN_ORDER, SELECT, stored
 from core.errors import NotFound
 
@@ -30,17 +30,15 @@ values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
 on conflict (owner) do update set expires_at = excluded.expires_at
 """
 _BURY = """
+with told as (
+  update public.bridge_processes set sessions = $2::json where owner = $1 and sessions::text <> $2::text
+)
 delete from public.bridge_processes where owner <> $1 and expires_at <= clock_timestamp() returning owner
 """
 _RENEW = """
-with buried as (
-  delete from public.bridge_processes where owner <> $1 and expires_at <= clock_timestamp() returning owner
-), renewed as (
-  update public.bridge_processes
-  set expires_at = clock_timestamp() + make_interval(secs => $2), renewed_at = clock_timestamp(), sessions = $3::json
-  where owner = $1
-)
-select owner from buried
+update public.bridge_processes
+set expires_at = clock_timestamp() + make_interval(secs => $2), renewed_at = clock_timestamp()
+where owner = $1 returning owner
 """
 _PROCESSES = """
 select p.owner, p.version, p.capacity, p.draining, p.sessions::text as sessions, coalesce(n.load, 0) as load,
@@ -152,23 +150,24 @@ class FleetTable:
         self._database = database
         self._fences = fences
         self._leases = leases or database
+        self._buried: list[str] = []  # since the last look that came through
 
     async def join(self, owner: str, *, version: str, capacity: int, ttl_s: float) -> None:
         await self._leases.execute(_JOIN, owner, version, capacity, ttl_s, timeout_s=LOOK_S)
 
-    async def look(
-        self, owner: str, *, brokers: Sequence[str], renew_s: float | None, sessions: Mapping[str, int] | None = None
-    ) -> FleetLook:
-        pool = self._database if renew_s is None else self._leases
-        async with pool.transaction(timeout_s=LOOK_S) as connection:
-            if renew_s is None:
-                buried = await connection.fetch(_BURY, owner)
-            else:
-                buried = await connection.fetch(_RENEW, owner, renew_s, orjson.dumps(sessions or {}).decode())
+    async def renew(self, owner: str, *, ttl_s: float) -> bool:
+        return bool(await self._leases.fetch(_RENEW, owner, ttl_s, timeout_s=LOOK_S))
+
+    async def look(self, owner: str, *, brokers: Sequence[str], sessions: Mapping[str, int] | None = None) -> FleetLook:
+        told = None if sessions is None else orjson.dumps(sessions).decode()
+        # committed before sessions are read: whoever waits for those would keep a lease from being renewed
+        self._buried += [row["owner"] for row in await self._database.fetch(_BURY, owner, told, timeout_s=LOOK_S)]
+        async with self._database.transaction(timeout_s=LOOK_S) as connection:
             rows = await connection.fetch(_PROCESSES, list(brokers))
             counts = await connection.fetchrow(_FREE_COUNTS, owner, list(brokers))
             moves = await connection.fetch(_MOVES, owner, MOVES_AT_ONCE)
             unowned: int = await connection.fetchval(_UNOWNED)
+        buried, self._buried = tuple(self._buried), []
         assert counts is not None  # noqa: S101  an aggregate has one row
         return FleetLook(
             reading=Reading(
@@ -180,7 +179,7 @@ class FleetTable:
             processes=tuple(map(_process, rows)),
             alive=any(row["owner"] == owner for row in rows),
             moves=tuple((row["user_key"], row["broker"], row["account_id"]) for row in moves),
-            buried=tuple(row["owner"] for row in buried),
+            buried=buried,
         )
 
     async def processes(self) -> tuple[list[ProcessRow], int]:
@@ -250,7 +249,10 @@ def _columns(identities: Sequence[Identity]) -> list[list[str]]:
 
 def _member(row: Row) -> Member:
     return Member(
-        row["owner"], row["capacity"], row["load"], row["draining"], age_s=row["age_s"], left_s=row["left_ms"] / 1000
+        *(row["owner"], row["capacity"], row["load"], row["draining"]),
+        age_s=row["age_s"],
+        left_s=row["left_ms"] / 1000,
+        backlog=backlog(row["load"], orjson.loads(row["sessions"])),
     )
 
 

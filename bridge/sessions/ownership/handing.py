@@ -1,7 +1,7 @@
 """Handing sessions over to another process: log out, tell readers, fall silent, release. In this order.
 
 Done in the turns of the users concerned, so that no command and no look at what is stored comes in between. Invariant:
-what is released here has no login and writes nothing any more.
+what is released here has no login under way or in force, and writes nothing any more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ HAND_OVER_S = 6.0  # for logouts and last records of those that are given up tog
 
 
 class Handing:
-    """`unreleased`: logged out and silent, but the database has not heard of it yet; to be handed over once more."""
+    """`unreleased`: not served any more, but still logging out, or the database has not heard of it yet; to be handed
+    over once more."""
 
     def __init__(self, fleet: Fleet, standing: Standing, supervisor: Supervisor, turns: Turns, audit: Audit) -> None:
         self._fleet = fleet
@@ -50,11 +51,12 @@ class Handing:
             self.unreleased.intersection_update(leaving)
             await self._supervisor.give_up(leaving, HAND_OVER_S)
             self.unreleased.update(leaving)
+            leaving = [session for session in leaving if session.task is None or session.task.done()]
             for session in leaving:
                 if session.entry is not None:
                     self._supervisor.recorder.forget(session.entry)
             await self._fleet.release(self._standing.owner, [_identity(session) for session in leaving])
-            self.unreleased.clear()
+            self.unreleased.difference_update(leaving)
             for session in leaving:
                 self._supervisor.let_go(session)
                 self._take_down(session)

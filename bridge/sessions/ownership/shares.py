@@ -1,25 +1,28 @@
 """Who should serve how many sessions, and what one process does about it now. Pure.
 
 Shares follow capacity. What nobody owns is claimed at once by whoever is below its share; what somebody owns is moved
-only when the difference is worth it, and only to processes that have proved themselves. Invariants: a session that is
-given up finds a process with room for it; nothing moves among processes that stay, once shares are met.
+only when the difference is worth it, only to processes that have proved themselves, and no faster than these log in.
+Invariants: a session that is given up finds a process with room for it, and a short queue there; nothing moves among
+processes that stay, once shares are met.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 TOLERANCE = 0.1  # of its share that a process keeps beyond it
 LEAST_EXCESS = 2  # so that few sessions do not move for a difference of one
-HAND_OVER_AT_ONCE = 32  # about what one channel logs in within two seconds: the others stay live until their turn
+HAND_OVER_AT_ONCE = 32  # what one channel logs in within three seconds: the others stay live until their turn
 PROVEN_LEASES = 2.0  # a newcomer gets nobody else's sessions before it has lived so many leases
 PATIENCE_LEASES = 1.0  # what stays without an owner for so long is claimed beyond the share
+_NO_LONGER_QUEUED = frozenset({"live", "stale", "maintenance", "action_required"})  # record statuses
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process with a lease. `load`: sessions it owns; `age_s`: since it joined; `left_s`: of its lease."""
+    """A process with a lease. `load`: sessions it owns; `age_s`: since it joined; `left_s`: of its lease; `backlog`: of
+    its sessions, those that it has not logged in yet."""
 
     owner: str
     capacity: int
@@ -27,6 +30,7 @@ class Member:
     draining: bool
     age_s: float
     left_s: float
+    backlog: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,17 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many sessions to claim and to give up now."""
+    """How many sessions to claim and to give up now. `more`: others are to follow when their takers have caught up."""
 
     claim: int = 0
     give_up: int = 0
+    more: bool = False
+
+
+def backlog(load: int, said: Mapping[str, int]) -> int:
+    """Sessions of a process that wait for their login, by what it last said of them ("broker status"). What it has not
+    heard of yet counts too."""
+    return max(0, load - sum(number for name, number in said.items() if name.split()[-1] in _NO_LONGER_QUEUED))
 
 
 def shares(members: Sequence[Member], total: int) -> dict[str, int]:
@@ -73,17 +84,19 @@ def decide(reading: Reading, me: str, *, ttl_s: float, waiting_s: float) -> Deci
     claim = min(reading.free, max(0, room, reading.reserved))
     if reading.free > claim and share[me] and waiting_s >= PATIENCE_LEASES * ttl_s:
         claim = reading.free  # whoever should have claimed it does not
-    return Decision(claim, 0 if claim else _give_up(reading, mine, share, ttl_s))
+    return Decision(claim) if claim else _give_up(reading, mine, share, ttl_s)
 
 
-def _give_up(reading: Reading, mine: Member, share: dict[str, int], ttl_s: float) -> int:
+def _give_up(reading: Reading, mine: Member, share: dict[str, int], ttl_s: float) -> Decision:
     excess = mine.load - share[mine.owner]
     if excess <= (0 if mine.draining else max(LEAST_EXCESS, TOLERANCE * share[mine.owner])):
-        return 0
+        return Decision()
     takers = [
         member
         for member in reading.members
         if member.owner != mine.owner and (mine.draining or member.age_s >= PROVEN_LEASES * ttl_s)
     ]
-    room = sum(max(0, share[member.owner] - member.load) for member in takers) - reading.free
-    return max(0, min(excess, room, HAND_OVER_AT_ONCE))
+    rooms = [(max(0, share[member.owner] - member.load), HAND_OVER_AT_ONCE - member.backlog) for member in takers]
+    now = sum(min(room, max(0, pace)) for room, pace in rooms) - reading.free
+    give_up = max(0, min(excess, now, HAND_OVER_AT_ONCE))
+    return Decision(give_up=give_up, more=min(excess, sum(room for room, _ in rooms) - reading.free) > give_up)

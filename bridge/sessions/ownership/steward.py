@@ -26,7 +26,7 @@ from bridge.sessions.ownership.handing import Handing
 from bridge.sessions.ownership.shares import decide
 from bridge.sessions.session import Session
 from bridge.sessions.standing import Standing
-from bridge.sessions.states import State
+from bridge.sessions.states import LOGIN_STATES, State
 from bridge.sessions.supervisor import Supervisor
 from bridge.sessions.turns import Turns
 from bridge.sessions.views import OwnershipView
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 CLAIM_AT_ONCE = 500
 BREATH_S = 0.05  # between two looks, so that many notices cost one
-BUSY_S = 1.0  # until the next look while sessions move
+BUSY_S = 1.0  # until the next look while sessions move or wait for their logins, of which the others are told
 EXPIRY_S = 0.2  # after another process's lease has ended, at most: then its sessions are free
 
 
@@ -177,12 +177,9 @@ class Steward:
             await self.fleet.join(owner, version=version, capacity=capacity, ttl_s=ttl_s)
             self._joined = True
             log.info("joined the fleet", extra={"owner": owner, "lease_seconds": ttl_s})
-        else:
-            look = await self.fleet.look(owner, brokers=self._brokers, renew_s=ttl_s, sessions=self._counts())
-            self._seen(look)
-            if not look.alive:
-                self._lost()
-                return
+        elif not await self.fleet.renew(owner, ttl_s=ttl_s):
+            self._lost()
+            return
         self._lease.renewed(asked_at)
         if self._supervisor.suspended and self._standing.may_act():
             log.warning("the lease is renewed: sessions go on")
@@ -241,8 +238,8 @@ class Steward:
             return
 
     async def _round(self) -> bool:
-        """One look, and what follows from it. True when sessions moved."""
-        look = await self.fleet.look(self._standing.owner, brokers=self._brokers, renew_s=None)
+        """One look, and what follows from it. True while sessions move, come in, or wait for others to catch up."""
+        look = await self.fleet.look(self._standing.owner, brokers=self._brokers, sessions=self._counts())
         self._seen(look)
         if not look.alive:
             return False  # the renewal will find out, and begin anew
@@ -259,7 +256,9 @@ class Steward:
             self.counters["hand_overs"] += given_up
             moved += given_up
         await self._reclaim()
-        return moved > 0
+        mine = look.reading.member(self._standing.owner)
+        waiting = decision.more or bool(self._handing.unreleased) or (mine is not None and mine.backlog > 0)
+        return moved > 0 or waiting
 
     def _seen(self, look: FleetLook) -> None:
         self.look = look
@@ -298,19 +297,20 @@ class Steward:
     # ------------------------------------------------------------ giving up
 
     def _movable(self, count: int) -> list[Session]:
-        """Those whose move costs least: not live, then calm ones."""
+        """Those whose move costs least: not live, then calm ones. Who is logging in is left to get there first."""
         if count <= 0:
             return []
         owned = [
             session
             for session in self._supervisor.table
-            if session.state not in (State.STOPPED, State.FENCED) and session not in self._handing.unreleased
+            if session.state not in (State.STOPPED, State.FENCED, *LOGIN_STATES)
+            and session not in self._handing.unreleased
         ]
         owned.sort(key=lambda session: (session.state is State.LIVE, session.at_risk, session.serial))
         return owned[:count]
 
     async def _reclaim(self) -> None:
-        """Sessions that a store refused although they are ours: claim them anew, after a while.
+        """Sessions, and last records, that a store refused although they are ours: claim them anew, after a while.
 
         A release before this one that begins to serve takes every record over and never claims one back; where it
         replaces this process, that has ended before the time is over.
@@ -319,7 +319,8 @@ class Steward:
         fenced = [
             session
             for session in self._supervisor.table
-            if session.state is State.FENCED and session.since_ms <= before_ms
+            if (session.state is State.FENCED or (session.owes_record and session.refused))
+            and session.since_ms <= before_ms
         ]
         if not fenced:
             return
@@ -330,8 +331,8 @@ class Steward:
 
         rows, _ = await self._keeper.each(ours, self._keeper.take_up)
         for session in fenced:
-            if session.state is State.FENCED:  # somebody else's, or wanted no more
+            if session.state is State.FENCED or session.refused:  # somebody else's, or wanted no more
                 self._supervisor.let_go(session)
-            else:
+            elif session.state is not State.STOPPED:
                 log.warning("session is served again after a refusal", extra=who(session))
         self.counters["claims"] += len(rows)

@@ -75,6 +75,7 @@ class AccessBook:
     code_life_s: float
     _pairs: dict[str, KeyPair] = field(default_factory=dict)
     _accounts: dict[tuple[int, str], str] = field(default_factory=dict)
+    _key_of: dict[str, str] = field(default_factory=dict)  # the key id of an account's pair, dead or alive
     _grants: dict[str, Grant] = field(default_factory=dict)
     _codes: dict[str, _Code] = field(default_factory=dict)
     _granted: dict[int, int] = field(default_factory=dict)
@@ -90,18 +91,19 @@ class AccessBook:
             book._accounts[holder.user, holder.environment] = holder.account_id
             pair = _published(holder)
             book._pairs[pair.key_id] = pair
+            book._key_of[holder.account_id] = pair.key_id
         for user in sorted({user for user, _ in book._accounts}):
             book._issue(user, book.environments_of(user), frozenset(SCOPES))
         return book
 
     def environments_of(self, user: int) -> frozenset[str]:
         """Where the user has an account; empty for a stranger."""
-        return frozenset(environment for owner, environment in self._accounts if owner == user)
+        return frozenset(environment for environment in (PAPER, LIVE) if (user, environment) in self._accounts)
 
     def pair_of(self, user: int, environment: str) -> KeyPair | None:
         """The user's key pair, for the credentials file."""
-        account_id = self._accounts.get((user, environment))
-        return next((each for each in self._pairs.values() if each.account_id == account_id), None)
+        key_id = self._key_of.get(self._accounts.get((user, environment), ""), "")
+        return self._pairs.get(key_id)
 
     def token_of(self, user: int) -> str | None:
         """The user's newest token that lives."""
@@ -182,7 +184,7 @@ class AccessBook:
         """Whether what a caller came with is still good."""
         if caller.token is not None:
             return caller.token in self._grants
-        return any(pair.account_id == caller.account_id for pair in self._pairs.values())
+        return self._key_of.get(caller.account_id) in self._pairs
 
     def _issue(self, user: int, environments: frozenset[str], scopes: frozenset[str]) -> Grant:
         count = self._granted.get(user, 0)

@@ -6,6 +6,7 @@ and InvalidInput for impossible input; a trading refusal is `Refusal`, with the 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -159,6 +160,20 @@ class Actions:
         )
         self._run(account, events)
 
+    def mark_up(self, account_id: int, points: int, group: str | None = None) -> None:
+        """Put an account into a price group of its own, or a named one, and widen that group's prices by `points` on
+        either side. Its clients get these instead, without being told why. Raises InvalidInput while it has positions
+        or orders and is not in that group yet."""
+        services = self.services
+        account = services.world.account(account_id)
+        moved = services.world.move_to_group(account, group or account.key)
+        if moved is not account:
+            for connection, authorisation in services.hub.listeners(account_id).items():
+                services.spots.leave(connection, authorisation)
+                for symbol_id in authorisation.spots:
+                    services.spots.join(connection, authorisation, moved.server.key, symbol_id)
+        services.prices.mark_up(moved.server, points)
+
     def quote(
         self,
         symbol: str,
@@ -200,8 +215,8 @@ class Actions:
         account session there, also when nothing is given. Raises NotFound."""
         changed = [
             (catalogue, catalogue.by_name[symbol])
-            for catalogue in self.services.world.servers.values()
-            if symbol in catalogue.by_name and server in (None, catalogue.key)
+            for catalogue in self.services.world.priced()
+            if symbol in catalogue.by_name and server in (None, catalogue.base)
         ]
         if not changed:
             raise NotFound(f"no symbol {symbol} on {server or 'any server'}")
@@ -248,7 +263,19 @@ class Actions:
         return self._faults.catalogue()
 
     def counters(self) -> dict[str, Any]:
-        return self.services.counters.as_json(len(self.services.hub.connections))
+        connections = self.services.hub.connections.values()
+        by_account: Counter[str] = Counter()
+        by_connection: Counter[str] = Counter()
+        for connection in connections:
+            for authorisation in connection.authorisations.values():
+                by_account[str(authorisation.account_id)] += len(authorisation.spots)
+                by_connection[str(connection.number)] += len(authorisation.spots)
+        subscriptions = {
+            "spotSubscriptions": sum(by_connection.values()),
+            "spotSubscriptionsByAccount": {key: held for key, held in by_account.items() if held},
+            "spotSubscriptionsByConnection": {key: held for key, held in by_connection.items() if held},
+        }
+        return {**self.services.counters.as_json(len(connections)), **subscriptions}
 
     def reset_counters(self) -> None:
         self.services.counters.reset()
@@ -266,7 +293,7 @@ class Actions:
                     "broker": "ctrader",
                     "environment": "live" if account.live else "demo",
                     "brokerTitle": account.server.rules.title,
-                    "server": account.server.key,
+                    "server": account.server.base,
                     "currency": account.currency,
                     "moneyDigits": account.money_digits,
                     "type": settings.type.value,

@@ -47,6 +47,7 @@ def account_routes() -> list[web.RouteDef]:
         web.post(f"{account}/amend", amend),
         web.post(f"{account}/protect", protect),
         web.post(f"{account}/terms", terms),
+        web.post(f"{account}/markup", markup),
     ]
 
 
@@ -136,6 +137,13 @@ async def terms(request: web.Request) -> web.Response:
     body = await read_body(request, schemas.TermsBody)
     actions = request.app[ACTIONS]
     actions.change_terms(_account(request), leverage=body.leverage, access=body.access, swap_free=body.swap_free)
+    return send_json(actions.truth(_account(request)))
+
+
+async def markup(request: web.Request) -> web.Response:
+    body = await read_body(request, schemas.MarkupBody)
+    actions = request.app[ACTIONS]
+    actions.mark_up(_account(request), body.points, body.group)
     return send_json(actions.truth(_account(request)))
 
 

@@ -106,9 +106,13 @@ class ListedSymbol:
 
 @dataclass(frozen=True, slots=True)
 class ServerCatalogue:
-    """What one broker server (broker and environment) lists; `key` names the server, such as "Sim-demo"."""
+    """What one broker server (broker and environment) lists; `key` names the server, such as "Sim-demo".
+
+    A price group of a server is one too, with a key of its own: same listings and ids, prices with a mark-up.
+    """
 
     key: str
+    base: str  # the key of the server itself
     rules: BrokerRules
     live: bool
     symbols: dict[int, ListedSymbol]
@@ -129,7 +133,8 @@ def make_catalogue(rules: BrokerRules, live: bool) -> ServerCatalogue:
     offset = rules.first_asset_id + (LIVE_ASSET_OFFSET if live else 0)
     assets = {name: offset + index for index, name in enumerate(names)}
     by_name = {symbol.terms.name: symbol for symbol in symbols.values()}
-    return ServerCatalogue(f"{rules.title}-{'live' if live else 'demo'}", rules, live, symbols, by_name, assets)
+    key = f"{rules.title}-{'live' if live else 'demo'}"
+    return ServerCatalogue(key, key, rules, live, symbols, by_name, assets)
 
 
 def _listing(symbol_id: int, terms: SymbolTerms, enabled: bool) -> Listing:

@@ -1,8 +1,8 @@
 """Where prices come from: a seeded random walk, a CSV replay, or nowhere (frozen); and who is told.
 
-One price per symbol name drives every server; a server's mark-up widens it. Prices are integers in points
-(10^-digits). Each change goes to the engine, then as a tick to the subscribers, and what it filled or stopped out
-follows through `deliver`.
+One price per symbol name drives every server; a server's mark-up widens it, a price group's once more. Prices are
+integers in points (10^-digits). Each change goes to the engine, then as a tick to the subscribers, and what it filled
+or stopped out follows through `deliver`.
 """
 
 from __future__ import annotations
@@ -154,16 +154,27 @@ class Prices:
             raise InvalidInput(f"bid of {name} is above its ask", field=f"{name}.bid")
         if server is None:
             walk.bid, walk.ask = new_bid, new_ask
-        for catalogue in self._world.servers.values():
+        for catalogue in self._world.priced():
             symbol = catalogue.by_name.get(name)
-            if symbol is not None and server in (None, catalogue.key):
-                self._quote(catalogue, symbol, new_bid, new_ask, bids, asks)
+            if symbol is not None and server in (None, catalogue.base):
+                points = self._world.markups.get(catalogue.key, 0)
+                offers = _shifted(bids, -points, walk.terms), _shifted(asks, points, walk.terms)
+                self._quote(catalogue, symbol, new_bid - points, new_ask + points, *offers)
+
+    def mark_up(self, group: ServerCatalogue, points: int) -> None:
+        """Set the mark-up of a price group and quote it anew, from its server's newest prices."""
+        self._world.markups[group.key] = points
+        for symbol in group.symbols.values():
+            tick = self._latest[group.base, symbol.id]
+            scale = 10 ** (WIRE_DIGITS - symbol.terms.digits)
+            if tick.bid is not None and tick.ask is not None:
+                self._quote(group, symbol, tick.bid // scale - points, tick.ask // scale + points)
 
     def _apply(self, walk: Walk) -> None:
-        for catalogue in self._world.servers.values():
+        for catalogue in self._world.priced():
             symbol = catalogue.by_name.get(walk.terms.name)
             if symbol is not None:
-                markup = catalogue.rules.markup
+                markup = catalogue.rules.markup + self._world.markups.get(catalogue.key, 0)
                 self._quote(catalogue, symbol, walk.bid - markup, walk.ask + markup)
 
     def _quote(
@@ -236,6 +247,12 @@ def read_csv(path: Path, strangers: frozenset[str] = frozenset()) -> deque[Row]:
                 raise InvalidInput(f"{path.name} line {number}: bid above ask")
             rows.append(Row(at_ms - first, symbol, bid, ask))
     return rows
+
+
+def _shifted(levels: Sequence[Level] | None, points: int, terms: SymbolTerms) -> Sequence[Level] | None:
+    if levels is None or not points:
+        return levels
+    return [Level(level.price + Decimal(points).scaleb(-terms.digits), level.units) for level in levels]
 
 
 def _first_walk(terms: SymbolTerms) -> Walk:

@@ -77,6 +77,13 @@ class TermsBody(Body):
     swap_free: bool | None = None
 
 
+class MarkupBody(Body):
+    """Points of each symbol, added to the ask and taken from the bid; `group`: shared with others in it."""
+
+    points: int = Field(ge=0, le=1000)
+    group: str | None = Field(None, pattern="^[A-Za-z0-9_-]{1,40}$")
+
+
 class QuoteBody(Body):
     bid: Positive | None = None
     ask: Positive | None = None

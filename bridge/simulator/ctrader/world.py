@@ -13,7 +13,7 @@ JPY has moneyDigits 0, the others 2. The world must not know connections.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from bridge.simulator.ctrader.catalogue import BROKERS, ListedSymbol, ServerCatalogue, make_catalogue
@@ -59,6 +59,8 @@ class World:
             ),
         )
         self.servers: dict[str, ServerCatalogue] = {}
+        self.groups: dict[str, ServerCatalogue] = {}  # price groups, by their keys
+        self.markups: dict[str, int] = {}  # of each of them, in points on either side, beyond the server's own
         self.accounts: dict[int, Account] = {}
         self.of_user: dict[int, list[Account]] = {}
         self.opening: list[Event] = []  # first deposits, for the desk to file
@@ -108,6 +110,30 @@ class World:
         self.opening += self.engine.move_cash(account.key, Decimal(amount), now_ms, note="opening deposit")
         self.accounts[account.id] = account
         self.of_user[user].append(account)
+
+    def priced(self) -> list[ServerCatalogue]:
+        """Everything that has prices: the servers, then their price groups."""
+        return [*self.servers.values(), *self.groups.values()]
+
+    def move_to_group(self, account: Account, name: str) -> Account:
+        """Put an account into a price group of its server, which is opened if need be, without prices yet.
+
+        Raises InvalidInput while the account holds anything.
+        """
+        server = self.servers[account.server.base]
+        group = self.groups.get(f"{server.key}/{name}") or replace(server, key=f"{server.key}/{name}")
+        if group.key not in self.groups:
+            self.groups[group.key] = group
+            self.markups[group.key] = 0
+            self.engine.add_market(group.key)
+            for listing in self.engine.listings(server.key):
+                self.engine.add_listing(group.key, listing)
+        if account.server is group:
+            return account
+        self.engine.move_account(account.key, group.key)
+        moved = self.accounts[account.id] = replace(account, server=group)
+        self.of_user[account.user] = [moved if one.id == moved.id else one for one in self.of_user[account.user]]
+        return moved
 
     def account(self, account_id: int) -> Account:
         """Raises NotFound."""

@@ -10,7 +10,7 @@ ROWS: dict[str, Row] = {
     "P05": Row("the event loop stalls", "said with the stack; longer than the lease: nothing is written afterwards"),
     "P06": Row("old and new process overlap at a deploy", "sessions change owner once; never back"),
     "P07": Row("cut off from the database only", "stops acting before others may take over; writes nothing late"),
-    "P08": Row("frozen for longer than its lease, then awake", "the first thing it does is nothing; it begins anew"),
+    "P08": Row("frozen for longer than its lease, then awake", "writes nothing under its old lease; begins anew"),
     "P09": Row("crash around the sending of an order", "resolved by asking, never by sending again"),
     "P10": Row("a task ends by an unexpected error", "only that session is restarted; none is left without a way on"),
     "P11": Row("a reader is cancelled anywhere", "its connection is made anew by somebody else"),

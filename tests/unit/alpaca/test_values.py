@@ -97,3 +97,25 @@ def test_a_number_is_sane_or_refused_when_it_is_anything(value: object) -> None:
     except ProtocolViolation:
         return
     assert found is None or (found.is_finite() and abs(found) < 10**15)
+
+
+@given(
+    second=st.sampled_from(
+        ["2026-11-20T14:30:05", "2026-W47-5T14:30:05", "20261120T143005", "1999-12-31T23:59:59", "x" * 19]
+    ),
+    point=st.sampled_from([".", ",", ":", ""]),
+    fraction=st.one_of(
+        st.text("0123456789", max_size=10), st.sampled_from(["12\u00b2", "\u0661\u0662\u0663", "-12", "1 2"])
+    ),
+    zone=st.sampled_from(["Z", "z", "+00:00", "-05:00", ""]),
+)
+def test_time_is_the_same_by_the_short_way_when_it_is_written_as_most_are(
+    second: str, point: str, fraction: str, zone: str
+) -> None:
+    def told(read: object) -> object:
+        try:
+            return read(f"{second}{point}{fraction}{zone}")  # type: ignore[operator]
+        except ProtocolViolation as violation:
+            return str(violation)
+
+    assert told(times.to_ms) == told(times._any_time)

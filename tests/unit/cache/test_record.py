@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.cache import shown as showing
 from bridge.cache.record import Reading, RecordStatus, earlier_figures, is_fresh, make_record, stale_after_ms
 from core.account import AccountMirror, Quote
 from core.instruments import Catalogue, Hop, Instrument
@@ -121,16 +122,15 @@ def test_total_margin_is_null_when_one_position_does_not_say_its_margin() -> Non
 
 
 def test_one_valuation_serves_the_whole_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bridge.cache import record as module
-
-    calls = []
-    value = module.value_account
+    calls: list[AccountMirror] = []
+    value = showing.value_account
 
     def counting(mirror: AccountMirror) -> Any:
         calls.append(mirror)
         return value(mirror)
 
-    monkeypatch.setattr(module, "value_account", counting)
+    monkeypatch.setattr(showing, "value_account", counting)
+    monkeypatch.setattr(showing, "stakes_of", lambda mirror: None)
     make_record(Source().reading(), fence=1, version=1, now_ms=NOW_MS)
     assert len(calls) == 1
 

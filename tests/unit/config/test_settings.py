@@ -194,11 +194,11 @@ def test_a_browser_may_return_to_the_apps_own_origins_when_no_others_are_named(m
 def test_the_file_is_read_in_development_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     path = tmp_path / ".env"
     path.write_bytes(
-        b"\xef\xbb\xbfCTRADER_QUOTES=own\r\nPORT=4000\r\nLOG_LEVEL=debug\r\nUNRELATED=1\r\n"
+        b"\xef\xbb\xbfCTRADER_QUOTES=Shared\r\nPORT=4000\r\nLOG_LEVEL=debug\r\nUNRELATED=1\r\n"
     )  # as editors do
     monkeypatch.setenv("PORT", "5000")
     settings = load_settings(path)
-    assert (settings.port, settings.log_level, settings.later_ignored) == (5000, "DEBUG", ("CTRADER_QUOTES",))
+    assert (settings.port, settings.log_level, settings.ctrader_quotes) == (5000, "DEBUG", "shared")
     sources = {row.name: row.source for row in describe(settings, path)}
     assert (sources["PORT"], sources["LOG_LEVEL"], sources["HOST"]) == ("environment", "file", "default")
     monkeypatch.setenv("DYNO", "1")

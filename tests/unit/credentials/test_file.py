@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from bridge.brokers.base import BrokerFault, Credential, Environment, FaultKind, IssuedTokens, Reason, ReasonCode
 from bridge.credentials import disk
+from bridge.credentials.disk import FileRead, read_if_changed
 from bridge.credentials.file import CredentialsFile
 from bridge.credentials.parsing import parse, replace_secrets
 from core.errors import InvalidInput, Unavailable
@@ -257,6 +259,60 @@ async def test_change_in_place_is_seen(world: World) -> None:
         file.write(changed)
     os.utime(world.path, ns=(1, 1))
     assert token(await world.get()) == "user-1-b"
+
+
+async def test_the_file_is_looked_at_a_few_times_when_hundreds_ask_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def counted(path: Path, known: FileRead | None) -> FileRead:
+        looks.append(path)
+        return read_if_changed(path, known)
+
+    monkeypatch.setattr("bridge.credentials.file.read_if_changed", counted)
+    assert {token(each) for each in await asyncio.gather(*(world.get() for _ in range(300)))} == {"user-1-a"}
+    assert len(looks) <= 2
+
+
+async def test_who_asks_during_a_look_is_told_what_was_written_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, known: FileRead | None) -> FileRead:
+        found = read_if_changed(path, known)
+        looking.set()
+        assert go_on.wait(10)
+        return found
+
+    monkeypatch.setattr("bridge.credentials.file.read_if_changed", slow)
+    early = asyncio.create_task(world.get())
+    await asyncio.to_thread(looking.wait, 10)
+    world.users["user-1"] = {"broker": entry("newer")}
+    world.write()
+    cancelled = asyncio.create_task(world.get())  # would have looked for the other one as well
+    late = asyncio.create_task(world.get())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    assert token(await early) == "user-1-a"
+    assert token(await late) == "newer-a"
+
+
+async def test_nobody_waits_for_others_when_hundreds_ask_at_once(world: World) -> None:
+    """Each may take its turn of the loop, and a turn may be long where thousands log in: all are told in a few."""
+    await world.get()
+    asked = [asyncio.create_task(world.get()) for _ in range(300)]
+    turns = 0
+    while not asked[0].done():
+        await asyncio.sleep(0.001)
+    while not all(task.done() for task in asked) and turns < 50:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns < 10
+    assert {token(await task) for task in asked} == {"user-1-a"}
 
 
 async def test_unchanged_file_is_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from bridge.brokers.ctrader.faults import Refusal
 from bridge.brokers.ctrader.requests import Requests
 from bridge.brokers.ctrader.routing import GARBAGE_IN_A_ROW, Router
 from bridge.brokers.ctrader.settings import CtraderSettings
+from bridge.brokers.ctrader.shared_quote import SharedQuote
 from bridge.brokers.stats import Stats
 from bridge.runtime.clock import ManualClock
 from core.account import AccountMirror
@@ -28,6 +29,7 @@ class Account:
     def __init__(self) -> None:
         self.mirror = AccountMirror("demo", "7", Catalogue())
         self.symbols = {1: "1"}
+        self.holds: dict[int, SharedQuote] = {}
         self.events: list[int] = []
         self.invalidated = 0
 
@@ -39,6 +41,9 @@ class Account:
 
     def token_invalidated(self) -> None:
         self.invalidated += 1
+
+    def follow(self) -> None:
+        raise AssertionError("not in these tests")
 
 
 class Channel:
@@ -127,6 +132,13 @@ def test_event_is_dropped_and_counted_when_its_account_is_foreign(world: World, 
 
 def test_event_is_late_not_foreign_when_its_account_has_just_left(world: World) -> None:
     world.router.depart(7)
+    world.receive(spot(bid=1))
+    assert world.stats.get("foreign_events") == 0
+    assert world.stats.get("late_events") == 1
+
+
+def test_event_is_late_not_foreign_when_its_channel_is_being_closed(world: World) -> None:
+    world.router.end()
     world.receive(spot(bid=1))
     assert world.stats.get("foreign_events") == 0
     assert world.stats.get("late_events") == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.brokers.ctrader.scheduling import Priority, Request, Scheduler
+from bridge.brokers.ctrader.scheduling import Priority, Request, Scheduler, market_class
 from core.errors import Unavailable
 
 TRADER, RECONCILE, AUTH, DEALS = 2121, 2124, 2102, 2133
@@ -111,6 +111,7 @@ def test_classes_leave_in_order_when_all_wait(make: Make) -> None:
         Priority.SNAPSHOT,
         Priority.AUTH,
         Priority.AUTH_AT_RISK,
+        Priority.LOGOUT,
         Priority.ORDER,
     ]
     for kind, priority in enumerate(classes):
@@ -234,3 +235,14 @@ def test_drain_returns_everything_unsettled_when_the_channel_ends(make: Make) ->
     assert plan.take(1.0) is None
     assert plan.in_flight == 0
     assert plan.queued == 0
+
+
+def test_market_data_of_a_login_is_not_overtaken_by_the_snapshots_of_later_logins(make: Make) -> None:
+    plan = scheduler(rate=1)
+    mine = make(priority=market_class(live=False))
+    later = [make(priority=Priority.SNAPSHOT) for _ in range(5)]
+    of_a_live_one = make(priority=market_class(live=True))
+    for request in (of_a_live_one, mine, *later):
+        plan.submit(request, 0.0)
+    left = [request for _, request in run(plan, lambda _: 0.01, 20.0).sent]
+    assert left == [mine, *later, of_a_live_one]

@@ -34,6 +34,7 @@ def test_a_deployment_gets_the_same_limits_when_it_sets_nothing() -> None:
     assert fields["ctrader_channels"].default == DEFAULTS.channels
     assert fields["ctrader_demo_url"].default == DEFAULTS.demo_url
     assert fields["ctrader_live_url"].default == DEFAULTS.live_url
+    assert fields["ctrader_quotes"].default == DEFAULTS.quotes
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from protos.ctrader import PAYLOAD_CLASSES, common_messages_pb2, messages_pb2, model_pb2
 from scripts.benchmarks.frames import BATCH, amendments, prices
 from scripts.benchmarks.measure import lagging, percentile
+from scripts.benchmarks.parts import ALONE, NAMES, ON_THE_CROWD, parts
 from scripts.benchmarks.report import Row, Spread, Target, at_least, at_most
 
 
@@ -28,6 +29,21 @@ def test_percentile_is_a_value_that_occurred_when_few_were_taken() -> None:
 def test_verdict_says_by_how_much_when_a_target_is_missed(target: Target, value: float, verdict: str) -> None:
     row = Row("figure", "ours", "theirs", "1 ×", target, value)
     assert (row.verdict, row.met) == (verdict, verdict == "met")
+
+
+def test_verdict_names_the_reason_when_a_target_is_missed() -> None:
+    missed, met = (Row("figure", "ours", "theirs", "", at_most(1), value, reason="flush") for value in (2.0, 1.0))
+    assert (missed.verdict, met.verdict) == ("MISSED by 100 %: flush", "met")
+    assert Row("figure", "ours", "theirs", "", at_most(1), float("inf")).verdict == "MISSED"
+
+
+def test_every_part_has_its_place_in_the_table_when_all_are_wanted() -> None:
+    assert sorted(NAMES) == sorted([*ALONE, *ON_THE_CROWD])
+    assert sorted(name for names, _ in parts(NAMES, quick=True) for name in names) == sorted(NAMES)
+
+
+def test_crowd_is_cut_last_when_it_is_shared() -> None:
+    assert parts(["mass-cut", "account", "event-store"], quick=True)[0][0][-1] == "mass-cut"
 
 
 def test_row_is_not_judged_when_it_has_no_target() -> None:

@@ -25,6 +25,13 @@ def test_first_come_is_first_served_when_all_else_is_equal() -> None:
     assert queue.admit(LANE, 100) == list(range(100))
 
 
+def test_the_lower_place_goes_first_when_all_waited_equally_long() -> None:
+    queue: Admission[int] = Admission()
+    for member in (7, 3, 9, 1):
+        queue.enqueue(LANE, member, at_risk=member == 9, since=0.0, place=member)
+    assert queue.admit(LANE, 4) == [9, 1, 3, 7]
+
+
 def test_slots_bound_those_admitted_until_one_finishes() -> None:
     queue: Admission[int] = Admission()
     for member in range(5):

@@ -60,6 +60,24 @@ async def test_risk_decides_the_order_when_the_news_of_a_cut_reaches_calm_accoun
     assert at_risk == [True] * 334 + [False] * 666
 
 
+async def test_all_channels_are_busy_at_once_when_the_cut_is_told_channel_by_channel(world: World) -> None:
+    """Sessions are spread over channels in the order in which they came to be; each channel has a budget of its own."""
+    await _a_thousand_live(world)
+    cut = {channel: fault(code=ReasonCode.CONNECTION_LOST, retry_after_s=0.2, shared=True) for channel in range(4)}
+    of_channel = {account: int(account.account_id.removeprefix("acc-user")) % 4 for account in world.broker.live}
+    for channel in range(4):
+        for account in [each for each in list(world.broker.live) if of_channel[each] == channel]:
+            account.lose(cut[channel])
+        await asyncio.sleep(0.01)  # telling them takes a while
+    await asyncio.sleep(0.2 + SESSIONS / SLOTS * LOGIN_S + 1)
+    order = [int(account.removeprefix("acc-user")) % 4 for account, _, _ in world.broker.logins]
+    assert len(order) == SESSIONS
+    for begin in range(5 * SLOTS, SESSIONS, SLOTS):  # the first slots were all taken before the second channel was told
+        assert len(set(order[begin : begin + SLOTS])) == 4, (
+            f"only channels {set(order[begin : begin + SLOTS])} at {begin}"
+        )
+
+
 async def test_second_cut_in_the_middle_of_the_storm_loses_nobody(world: World) -> None:
     await _a_thousand_live(world)
     for account in list(world.broker.live):

@@ -48,13 +48,13 @@ class DataStream:
             Feed("/v1beta3/crypto/us", "crypto"),
         )
         self.feeds = {feed.path: feed for feed in feeds}
-        self.clients: set[StreamSocket] = set()
+        self.clients: dict[StreamSocket, None] = {}  # in the order they came, so that a seed repeats
         self.slots = Slots(settings.data_connection_limit, settings.slot_seconds)
         self.max_unread_bytes = settings.max_unread_bytes
         self._services = services
         self._settings = settings
         self._hooks = hooks
-        self._of_feed: dict[str, set[StreamSocket]] = {path: set() for path in self.feeds}
+        self._of_feed: dict[str, dict[StreamSocket, None]] = {path: {} for path in self.feeds}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """The route of every feed."""
@@ -105,7 +105,7 @@ class DataStream:
 
     def opened(self, client: StreamSocket) -> None:
         client.state = _Reader(Subscriptions(self.feeds[client.endpoint]))
-        self.clients.add(client)
+        self.clients[client] = None
         self._services.counters.data_streams += 1
         self._services.counters.data_streams_opened += 1
         client.send([{"T": "success", "msg": "connected"}])
@@ -135,8 +135,8 @@ class DataStream:
         self.refuse(client, 407)
 
     def ended(self, client: StreamSocket, *, orderly: bool) -> None:
-        self.clients.discard(client)
-        self._of_feed[client.endpoint].discard(client)
+        self.clients.pop(client, None)
+        self._of_feed[client.endpoint].pop(client, None)
         self._services.counters.data_streams -= 1
         if client.caller is not None:
             key = (client.caller.user, client.endpoint)
@@ -161,7 +161,7 @@ class DataStream:
             self._services.counters.refused_slots += 1
             raise Refused(406)
         client.caller = caller
-        self._of_feed[client.endpoint].add(client)
+        self._of_feed[client.endpoint][client] = None
         client.send([{"T": "success", "msg": "authenticated"}])
 
     def _expect_login(self, client: StreamSocket) -> None:

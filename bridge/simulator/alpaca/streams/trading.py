@@ -28,13 +28,13 @@ class TradingStream:
 
     def __init__(self, services: Services, hooks: StreamHooks) -> None:
         settings = services.settings
-        self.clients: set[StreamSocket] = set()
+        self.clients: dict[StreamSocket, None] = {}  # in the order they came, so that a seed repeats
         self.slots = Slots(1, settings.slot_seconds)
         self.max_unread_bytes = settings.max_unread_bytes
         self._services = services
         self._settings = settings
         self._hooks = hooks
-        self._of_account: dict[str, set[StreamSocket]] = {}  # authenticated ones; state True = listens
+        self._of_account: dict[str, dict[StreamSocket, None]] = {}  # authenticated ones; state True = listens
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """The route `/stream`."""
@@ -83,7 +83,7 @@ class TradingStream:
     # ---- what a socket tells
 
     def opened(self, client: StreamSocket) -> None:
-        self.clients.add(client)
+        self.clients[client] = None
         self._services.counters.trading_streams += 1
         self._services.counters.trading_streams_opened += 1
         client.later(self._settings.trading_auth_seconds, lambda: self._expect_login(client))
@@ -108,13 +108,13 @@ class TradingStream:
         self._services.counters.slow_clients += 1
 
     def ended(self, client: StreamSocket, *, orderly: bool) -> None:
-        self.clients.discard(client)
+        self.clients.pop(client, None)
         self._services.counters.trading_streams -= 1
         account_id = client.account_id
         if account_id is None:
             return
-        listeners = self._of_account.get(account_id, set())
-        listeners.discard(client)
+        listeners = self._of_account.get(account_id, {})
+        listeners.pop(client, None)
         if not listeners:
             self._of_account.pop(account_id, None)
         self.slots.give_back(account_id, client, self._services.clock.monotonic(), orderly=orderly)
@@ -149,7 +149,7 @@ class TradingStream:
             client.close(1008, "connection limit exceeded")
             return
         client.caller = caller
-        self._of_account.setdefault(caller.account_id, set()).add(client)
+        self._of_account.setdefault(caller.account_id, {})[client] = None
         client.send(_authorization("authorized", "authenticate"))
 
     def _caller(self, client: StreamSocket, message: dict[str, Any]) -> Caller | None:

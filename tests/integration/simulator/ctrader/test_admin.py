@@ -81,6 +81,25 @@ async def test_accounts_can_be_listed_traded_and_read_when_asked_by_http(sim: Si
     assert (terms["leverage"], terms["positions"], terms["orders"]) == (30, [], [])
 
 
+async def test_account_has_prices_of_its_own_when_it_is_marked_up(sim: Simulator, http: Http) -> None:
+    await http("POST", "/sim/prices", {"symbol": "EURUSD", "bid": 1.2, "ask": 1.2001})
+    status, _ = await http("POST", f"/sim/accounts/{USD}/markup", {"points": 6})
+    assert status == 200
+    await http("POST", f"/sim/accounts/{USD}/order", {"symbol": "EURUSD", "side": "buy", "units": 10_000})
+    _, truth = await http("GET", f"/sim/truth/{USD}")
+    (position,) = truth["positions"]
+    assert (position["entryPrice"], position["currentPrice"]) == (1.20016, 1.19994)
+    await http("POST", "/sim/prices", {"symbol": "EURUSD", "bid": 1.3, "ask": 1.3001, "server": "Sim-demo"})
+    _, truth = await http("GET", f"/sim/truth/{USD}")
+    assert truth["positions"][0]["currentPrice"] == 1.29994
+    _, truth = await http("POST", f"/sim/accounts/{USD}/markup", {"points": 0})
+    assert truth["positions"][0]["currentPrice"] == 1.3
+    status, problem = await http("POST", f"/sim/accounts/{USD}/markup", {"points": 1, "group": "other"})
+    assert (status, "cannot move" in str(problem)) == (422, True)
+    _, counters = await http("GET", "/sim/counters")
+    assert counters["spotSubscriptions"] == 0
+
+
 async def test_prices_can_be_set_and_frozen_when_asked_by_http(sim: Simulator, http: Http) -> None:
     _, one = await http("POST", "/sim/prices", {"symbol": "EURUSD", "bid": 1.2, "ask": 1.20002})
     _, many = await http(

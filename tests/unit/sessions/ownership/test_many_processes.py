@@ -131,7 +131,7 @@ async def test_nobody_is_served_twice_and_everything_wanted_is_served_in_the_end
         shown = {world.standing.owner: states(world) for world in trouble.up}
         assert place.served() == expected, f"seed {seed}: {shown}"
         assert {rows[user].owner for user, wanted in trouble.wanted.items() if not wanted} <= {None}
-        look = await place.fleet.look("0" * 12, brokers=["fake"], renew_s=None)
+        look = await place.fleet.look("0" * 12, brokers=["fake"])
         for owner, share in shares(look.reading.members, look.reading.total).items():
             member = look.reading.member(owner)
             assert member is not None

@@ -13,6 +13,7 @@ from bridge.sessions.ownership.shares import (
     Decision,
     Member,
     Reading,
+    backlog,
     decide,
     shares,
 )
@@ -149,7 +150,7 @@ def test_newcomer_gets_what_is_free_but_nobody_elses_before_it_has_proved_itself
     settled = Reading((member("a", 100), replace(young, load=10)), 110, 0)
     assert decide(settled, "a", ttl_s=TTL_S, waiting_s=0) == Decision()
     proven = replace(settled, members=(member("a", 100), member("b", 10, age_s=PROVEN_LEASES * TTL_S)))
-    assert decide(proven, "a", ttl_s=TTL_S, waiting_s=0) == Decision(give_up=HAND_OVER_AT_ONCE)
+    assert decide(proven, "a", ttl_s=TTL_S, waiting_s=0) == Decision(give_up=HAND_OVER_AT_ONCE, more=True)
 
 
 def test_small_difference_moves_nobody() -> None:
@@ -165,6 +166,24 @@ def test_nothing_more_is_given_up_than_there_is_room_for_while_some_still_waits(
     assert decide(reading, "a", ttl_s=TTL_S, waiting_s=0).give_up == 10
     young = Reading((member("a", 60), member("b", 20), member("young", 0, age_s=1)), 90, 10)  # who claims is not known
     assert decide(young, "a", ttl_s=TTL_S, waiting_s=0).give_up == 0
+
+
+def test_no_more_is_given_up_than_the_takers_log_in() -> None:
+    fast, slow = member("fast", 10), replace(member("slow", 10), backlog=HAND_OVER_AT_ONCE - 5)
+    reading = Reading((member("a", 280), fast, slow), 300, 0)
+    assert decide(reading, "a", ttl_s=TTL_S, waiting_s=0) == Decision(give_up=HAND_OVER_AT_ONCE, more=True)
+    both = replace(reading, members=(member("a", 280), replace(fast, backlog=HAND_OVER_AT_ONCE + 9), slow))
+    assert decide(both, "a", ttl_s=TTL_S, waiting_s=0) == Decision(give_up=5, more=True)
+    busy = (replace(fast, backlog=99), replace(slow, backlog=99))
+    full = replace(reading, members=(member("a", 280, draining=True), *busy))
+    assert decide(full, "a", ttl_s=TTL_S, waiting_s=0) == Decision(more=True)
+
+
+def test_backlog_is_what_was_not_said_to_be_past_its_login() -> None:
+    said = {"x live": 5, "y action_required": 1, "x stale": 2, "x starting": 4, "y syncing": 1, "x stopped": 7}
+    assert backlog(13, said) == 5
+    assert backlog(20, {}) == 20  # claimed, and nothing said of it yet
+    assert backlog(3, said) == 0  # some have gone since
 
 
 def test_what_nobody_claims_is_claimed_beyond_the_share_after_a_while() -> None:

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from bridge.brokers.base import BrokerFault, FaultKind, Reason, ReasonCode, Stage
 from bridge.cache.record import make_record
 from bridge.cache.store import Stored
+from bridge.sessions import keeping
+from bridge.sessions.ownership import handing
 from bridge.sessions.ownership.fleet_in_memory import FleetInMemory
 from core.errors import Unavailable
 from tests.support.fake_broker import FakeCredentials, LoopClock, credential
@@ -28,7 +31,7 @@ class CuttableFleet(FleetInMemory):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in ("join", "look", "claim", "reclaim", "release", "leave"):
+        if name not in ("join", "renew", "look", "claim", "reclaim", "release", "leave"):
             return found
 
         async def call(owner: str, *arguments: Any, **named: Any) -> Any:
@@ -260,6 +263,45 @@ async def test_drained_process_gives_everything_up_bit_by_bit_and_takes_nothing(
         assert len(place.live(one)) >= 9
 
 
+async def test_login_under_way_is_not_cut_short_by_a_hand_over() -> None:
+    """The broker may carry it out all the same, for a session that is somebody else's by then."""
+    async with a_place() as place:
+        await place.wanted(*USERS)
+        one = await place.join()
+        await asyncio.sleep(5)
+        two = await place.join()
+        await asyncio.sleep(1)
+        one.broker.hold[Stage.AUTHORIZING] = held = asyncio.Event()
+        lost = Reason(ReasonCode.CONNECTION_LOST, "cut")
+        for account in list(one.broker.live):
+            account.lose(BrokerFault(FaultKind.TRANSIENT, lost))
+        await asyncio.sleep(3)
+        assert one.broker.logging_in == len(USERS)
+        await place.fleet.drain(one.standing.owner, draining=True)
+        await asyncio.sleep(4)
+        assert one.broker.logging_in == len(USERS)
+        held.set()
+        await asyncio.sleep(10)
+        assert (place.live(one), place.live(two)) == (set(), set(USERS))
+
+
+async def test_session_that_is_still_logging_out_is_not_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handing, "HAND_OVER_S", 1.0)
+    async with a_place() as place:
+        await place.wanted(*USERS)
+        one = await place.join()
+        await asyncio.sleep(5)
+        two = await place.join()
+        await asyncio.sleep(1)
+        one.broker.logout_s = 4.5
+        await place.fleet.drain(one.standing.owner, draining=True)
+        await asyncio.sleep(4)
+        assert {row.owner for row in place.desired.rows()} == {one.standing.owner}
+        assert (place.live(two), one.broker.logouts != []) == (set(), True)
+        await asyncio.sleep(8)
+        assert place.live(two) == set(USERS)
+
+
 async def test_session_moves_where_an_operator_wants_it_and_stays_there() -> None:
     async with a_place() as place:
         await place.wanted(*USERS)
@@ -370,6 +412,61 @@ async def test_session_that_a_store_refused_is_taken_back_by_its_owner_after_a_w
         assert states(one) == {"u": "live"}
         assert one.row("u").fence > fence
         assert one.recorder.entries[key_of("u")].floor == one.row("u").fence
+
+
+@pytest.mark.parametrize("stopped_first", [True, False])
+async def test_last_record_that_a_store_refused_is_written_under_a_new_fence_when_the_row_is_still_ours(
+    stopped_first: bool,
+) -> None:
+    async with a_place() as place:
+        await place.wanted("u")
+        one = await place.join()
+        await asyncio.sleep(5)
+        (row,) = place.desired.rows()
+        if stopped_first:
+            await one.stop()
+        one.recorder.refuse(key_of("u"))
+        await asyncio.sleep(2)
+        if not stopped_first:
+            await one.stop()
+        one.recorder.written.clear()
+        await asyncio.sleep(LEASE_S + 5)
+        assert one.statuses() == ["stopped"]
+        assert one.recorder.entries[key_of("u")].floor > row.fence
+        assert [(row.owner, row.owes_record) for row in place.desired.rows()] == [(None, False)]
+        assert states(one) == {"u": "stopped"}
+
+
+async def test_last_record_that_a_store_refused_is_left_to_whoever_owns_the_row_by_then() -> None:
+    async with a_place() as place:
+        await place.wanted("u")
+        one = await place.join()
+        await asyncio.sleep(5)
+        two = await place.join()
+        await one.stop()
+        (row,) = place.desired.rows()
+        place.desired.own(row.identity, two.standing.owner)
+        one.recorder.refuse(key_of("u"))
+        one.recorder.written.clear()
+        await asyncio.sleep(LEASE_S + 5)
+        assert one.statuses() == []
+        assert states(one) == {}
+        await asyncio.sleep(keeping.FOLLOW_S)
+        assert two.statuses() == ["stopped"]
+        assert [(row.owner, row.owes_record) for row in place.desired.rows()] == [(None, False)]
+
+
+async def test_last_record_is_written_when_the_claim_of_its_row_was_not_answered() -> None:
+    async with a_place() as place:
+        one = await place.join()
+        await asyncio.sleep(5)
+        await place.wanted("u")
+        await place.desired.stop(key("u"), "fake", "acc-u")
+        (row,) = place.desired.rows()
+        place.desired.own(row.identity, one.standing.owner)
+        await asyncio.sleep(keeping.FOLLOW_S + 10)
+        assert one.statuses() == ["stopped"]
+        assert [(row.owner, row.owes_record) for row in place.desired.rows()] == [(None, False)]
 
 
 async def test_release_that_was_not_answered_is_repeated_and_the_session_stays_silent_meanwhile() -> None:

@@ -1,0 +1,36 @@
+"""Rare branches that a run of many seeds must have reached: what was never reached has not been tested."""
+
+RARE = frozenset(
+    {
+        "take-over",
+        "audit: hand_over",
+        "audit: refresh",
+        "steward claims",
+        "steward lapses",
+        "steward burials",
+        "state suspended",
+        "fence refusal",
+        "token refresh race",
+        "snapshot with buffered events",
+        "state maintenance",
+        "state throttled",
+        "state action_required",
+        "state refreshing",
+        "reason connection_limit",
+        "reason rate_limited",
+        "back after connection_lost",
+        "back after account_session_ended",
+        "back after rate_limited",
+        "store failover",
+        "slow store",
+        "crash at a boundary",
+        "effect after its process has died",
+        "drained process ended",
+        "command unavailable",
+        "command no answer",
+        "operator: move",
+        "operator: drain",
+        "partition from the database",
+        "freeze",
+    }
+)
