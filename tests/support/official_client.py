@@ -60,6 +60,16 @@ def pyvollib_python() -> Path:
     return _python("py_vollib_vectorized", "requirements-pyvollib.txt")
 
 
+def backtesting_python() -> Path:
+    """The interpreter of an environment that has `backtesting.py`."""
+    return _python("backtesting.py", "requirements-backtesting.txt")
+
+
+def vectorbt_python() -> Path:
+    """The interpreter of an environment that has `vectorbt`."""
+    return _python("vectorbt", "requirements-vectorbt.txt")
+
+
 def alpaca_node() -> Node:
     """Node from a PyPI wheel, with Alpaca's npm package installed by `npm ci` from its lock file."""
     return _node("Alpaca's npm package", NODE_PROJECT)
@@ -162,7 +172,8 @@ def main() -> None:
         npm = _npm()
         os.execv(npm[0], [*npm, *sys.argv[2:]])
     failed = False
-    for make in (official_client_python, alpaca_py_python, alpaca_node, peers_node, plots_python):
+    makers = (official_client_python, alpaca_py_python, alpaca_node, peers_node, plots_python)
+    for make in (*makers, backtesting_python, vectorbt_python):
         try:
             make()
         except (RuntimeError, subprocess.TimeoutExpired) as error:
