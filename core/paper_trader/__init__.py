@@ -31,6 +31,15 @@ from core.paper_trader.events import (
     SwapCharged,
     TrailingStopMoved,
 )
+from core.paper_trader.memory import (
+    AccountMemory,
+    BookMemory,
+    EngineMemory,
+    HoldingMemory,
+    MarketMemory,
+    recall,
+    remember,
+)
 from core.paper_trader.prices import RandomWalk, Tick, replay
 from core.paper_trader.settings import (
     Access,
@@ -72,6 +81,7 @@ __all__ = [
     "KEEP",
     "Access",
     "AccountChanged",
+    "AccountMemory",
     "AccountSettings",
     "AccountTruth",
     "AccountType",
@@ -79,6 +89,7 @@ __all__ = [
     "BalanceCause",
     "BalanceChanged",
     "BonusMoved",
+    "BookMemory",
     "CashMoved",
     "CloseDetail",
     "Code",
@@ -86,14 +97,17 @@ __all__ = [
     "CommissionKind",
     "Deal",
     "Engine",
+    "EngineMemory",
     "EngineSettings",
     "Event",
+    "HoldingMemory",
     "Level",
     "Levels",
     "Listing",
     "MarginCall",
     "MarginChanged",
     "MarginTotal",
+    "MarketMemory",
     "MarketSettings",
     "Operation",
     "Order",
@@ -127,5 +141,7 @@ __all__ = [
     "Tick",
     "TradingMode",
     "TrailingStopMoved",
+    "recall",
+    "remember",
     "replay",
 ]

@@ -128,6 +128,11 @@ class TriggerBook:
                 fired.append(trigger)
         return fired
 
+    def armed(self) -> list[Trigger]:
+        """All of them, in the order they were armed."""
+        entries = [entry[2] for entries in self._lists.values() for entry in entries]
+        return sorted((*entries, *self._next_quote.values()), key=lambda each: -each.key[1])
+
     def levels(self) -> Levels:
         """What would set something off next; reads only."""
         return Levels(
