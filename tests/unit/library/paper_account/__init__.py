@@ -1,0 +1,1 @@
+"""The paper account, judged by hand-worked numbers and by properties."""
