@@ -10,6 +10,9 @@ import csv
 import io
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
+
+import numpy.typing as npt
 
 from core.backtester.data.bars import PRICES, Bars, bars_of
 from core.backtester.data.errors import BadData
@@ -20,9 +23,9 @@ Cells = dict[str, list[str]]
 
 def bars_from_csv(text: str, instrument_id: str, *, interval_ms: int, gaps: bool = True) -> Bars:
     """Bars from columns time, open, high, low, close and perhaps volume, spread. Raises BadData; see `bars_of`."""
-    cells = _columns(text, ("time", *PRICES), ("volume", "spread"))
+    cells = read_columns(text, ("time", *PRICES), ("volume", "spread"))
     stamps = _times(cells["time"])
-    columns = {name: _numbers(cells[name], name) for name in cells if name != "time"}
+    columns = {name: read_numbers(cells[name], name) for name in cells if name != "time"}
     spread = columns.pop("spread", None)
     return bars_of(
         instrument_id, stamps, **columns, spread=0.0 if spread is None else spread, interval_ms=interval_ms, gaps=gaps
@@ -31,20 +34,30 @@ def bars_from_csv(text: str, instrument_id: str, *, interval_ms: int, gaps: bool
 
 def ticks_from_csv(text: str, instrument_id: str) -> Ticks:
     """Ticks from columns time, bid, ask. Raises BadData; see `ticks_of`."""
-    cells = _columns(text, ("time", "bid", "ask"), ())
-    return ticks_of(instrument_id, _times(cells["time"]), _numbers(cells["bid"], "bid"), _numbers(cells["ask"], "ask"))
+    cells = read_columns(text, ("time", "bid", "ask"), ())
+    return ticks_of(
+        instrument_id, _times(cells["time"]), read_numbers(cells["bid"], "bid"), read_numbers(cells["ask"], "ask")
+    )
 
 
 def bars_to_csv(bars: Bars) -> str:
     """The text that `bars_from_csv` reads back unchanged."""
-    lines = ["time,open,high,low,close,volume,spread"]
     columns = (bars.time_ms, bars.open, bars.high, bars.low, bars.close, bars.volume, bars.spread)
-    lines += [",".join(map(repr, row)) for row in zip(*(each.tolist() for each in columns), strict=True)]
-    return "\n".join(lines) + "\n"
+    return _text("time,open,high,low,close,volume,spread", columns)
 
 
-def _columns(text: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> Cells:
-    """Cells by column. Raises BadData (rules header, cells)."""
+def ticks_to_csv(ticks: Ticks) -> str:
+    """The text that `ticks_from_csv` reads back unchanged."""
+    return _text("time,bid,ask", (ticks.time_ms, ticks.bid, ticks.ask))
+
+
+def _text(header: str, columns: Iterable[npt.NDArray[Any]]) -> str:
+    rows = (",".join(map(repr, row)) for row in zip(*(each.tolist() for each in columns), strict=True))
+    return "\n".join([header, *rows]) + "\n"
+
+
+def read_columns(text: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> Cells:
+    """Cells by column, of the needed columns and those optional ones that are there. Raises BadData (header, cells)."""
     reader = csv.reader(io.StringIO(text))
     header = [each.strip().lower() for each in next(reader, [])]
     for name in needed:
@@ -58,7 +71,8 @@ def _columns(text: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> C
     return {name: [row[header.index(name)].strip() for row in rows] for name in wanted}
 
 
-def _numbers(cells: Iterable[str], field: str) -> list[float]:
+def read_numbers(cells: Iterable[str], field: str) -> list[float]:
+    """Numbers of a column's cells. Raises BadData (rule number)."""
     numbers = []
     for row, cell in enumerate(cells):
         try:
