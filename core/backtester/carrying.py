@@ -9,9 +9,10 @@ its instrument and is sent right after it, in order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from operator import attrgetter
 
 from core.backtester.desk import Desk
 from core.backtester.orders import Action, Amend, Cancel, Close, Protect
@@ -20,6 +21,12 @@ from core.orders import OrderType, Side, TimeInForce
 from core.paper_trader import KEEP, Event, OrderRequest
 
 AT_ONCE = (TimeInForce.IOC, TimeInForce.FOK)
+_options_of = attrgetter(
+    *("time_in_force", "limit_price", "stop_price", "base_price", "slippage_points", "trail_amount", "trail_percent"),
+    *("trail_extreme", "expires_at_ms", "stop_loss", "take_profit", "relative_stop_loss", "relative_take_profit"),
+    *("trailing_stop_loss", "position_id"),
+)
+_NO_OPTIONS = _options_of(OrderRequest(instrument_id="", side=Side.BUY, type=OrderType.MARKET, units=Decimal(1)))
 
 
 @dataclass(slots=True)
@@ -29,8 +36,10 @@ class Carrier:
     desk: Desk
     waiting: dict[str, deque[Action]] = field(default_factory=dict)
 
-    def send(self, actions: Iterable[Action]) -> None:
+    def send(self, actions: Sequence[Action]) -> None:
         """Carry out or queue, in order."""
+        if self.desk.shortcut is not None and not all(map(is_plain, actions)):
+            self.desk.give_up()
         done = False
         for action in actions:
             instrument_id = _surely_waits_for(action)
@@ -38,7 +47,7 @@ class Carrier:
                 self.desk.sync()
                 instrument_id = self._waits_for(action)
             if instrument_id is None:
-                self.desk.note(_do(self.desk, action))
+                self.desk.note(carry_out(self.desk, action))
                 done = True
             else:
                 self.waiting.setdefault(instrument_id, deque()).append(action)
@@ -52,7 +61,7 @@ class Carrier:
             return
         self.desk.sync()
         for action in queue:
-            self.desk.note(_do(self.desk, action))
+            self.desk.note(carry_out(self.desk, action))
         self.desk.refresh()
 
     def _waits_for(self, action: Action) -> str | None:
@@ -97,7 +106,19 @@ def _surely_waits_for(action: Action) -> str | None:
             return None
 
 
-def _do(desk: Desk, action: Action) -> list[Event]:
+def is_plain(action: Action) -> bool:
+    """Whether it is a market order with nothing to it, or closes a whole position."""
+    if isinstance(action, Close):
+        return action.units is None
+    return (
+        isinstance(action, OrderRequest)
+        and action.type is OrderType.MARKET
+        and bool(_options_of(action) == _NO_OPTIONS)
+    )
+
+
+def carry_out(desk: Desk, action: Action) -> list[Event]:
+    """Ask it of the engine; what happened."""
     engine, now_ms = desk.engine, desk.at_ms
     match action:
         case OrderRequest():

@@ -33,8 +33,15 @@ class Valuer:
         self._tracks = {each.instrument_id: each for each in timeline.tracks}
         self._money_digits = settings.account.money_digits
 
-    def minor_units(self, held: Held) -> Int64s:
-        """Net profit of a holding in minor units of the deposit, for each of its moments."""
+    def add_to(self, equity: Int64s, held: Sequence[Held]) -> None:
+        """Add the net profit of holdings, in minor units of the deposit, at each of their moments: row 0 is before."""
+        for name in {each.instrument_id: None for each in held}:
+            own = [each for each in held if each.instrument_id == name]
+            if self._chains[name] or not self._all_whole(equity, own, self._tracks[name]):
+                for each in own:
+                    equity[each.start + 1 : each.stop + 1] += self._minor_units(each)
+
+    def _minor_units(self, held: Held) -> Int64s:
         track = self._tracks[held.instrument_id]
         prices = _prices(track, held)
         if not self._chains[held.instrument_id]:
@@ -42,6 +49,26 @@ class Valuer:
             if exact is not None:
                 return exact
         return self._converted(held, track, prices)
+
+    def _all_whole(self, equity: Int64s, held: list[Held], track: Track) -> bool:
+        """All of an instrument's in whole numbers at once; False, and nothing done, where they would not fit."""
+        places = max(track.digits, 0, *(-_exponent(each.entry_price) for each in held))
+        unit_places = max(0, self._money_digits - places, *(-_exponent(each.units) for each in held))
+        entries = [int(each.entry_price.scaleb(places)) for each in held]
+        units = [int(each.units.scaleb(unit_places)) for each in held]
+        charges = [int(each.charges.scaleb(places + unit_places)) for each in held]
+        factor = 10 ** (places - track.digits)
+        top = max(int(track.ask.max()) * factor, *entries)
+        if 2 * (top * max(units) + max(map(abs, charges))) >= LARGEST:
+            return False
+        signs = np.array([each.sign for each in held], dtype=np.int64)
+        starts, stops = (np.array([getattr(each, end) for each in held], dtype=np.int64) for end in ("start", "stop"))
+        at, owner = spans(starts, stops)
+        steps = track.steps_at[at] - 1
+        prices = np.where(signs[owner] > 0, track.bid[steps], track.ask[steps]) * factor
+        gains = (prices - np.array(entries)[owner]) * (signs * np.array(units))[owner] + np.array(charges)[owner]
+        np.add.at(equity, at + 1, round_half_even(gains, 10 ** (places + unit_places - self._money_digits)))
+        return True
 
     def _converted(self, held: Held, track: Track, prices: Int64s) -> Int64s:
         steps = self._steps(held)
@@ -97,10 +124,9 @@ def equity_curve(
         balance[start:stop] = int(amount.scaleb(digits))
     equity = balance.copy()
     exposed = np.zeros(count + 1, dtype=np.bool_)
+    valuer.add_to(equity, held)
     for each in held:
-        rows = slice(each.start + 1, each.stop + 1)
-        equity[rows] += valuer.minor_units(each)
-        exposed[rows] = True
+        exposed[each.start + 1 : each.stop + 1] = True
     stamps = np.concatenate(([timeline.start_ms], timeline.moments))
     return equity_of(stamps, money(equity, digits), money(balance, digits), exposed)
 
@@ -108,6 +134,14 @@ def equity_curve(
 def money(minor: Int64s, digits: int) -> Floats:
     """Minor units as the nearest doubles."""
     return np.asarray(minor / 10.0**digits)
+
+
+def spans(starts: Int64s, stops: Int64s) -> tuple[Int64s, Int64s]:
+    """Every number of every [start, stop), and which span it belongs to."""
+    lengths = stops - starts
+    owner = np.repeat(np.arange(len(starts)), lengths)
+    before = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) - before[owner] + starts[owner], owner
 
 
 def round_half_even(values: Int64s, divisor: int) -> Int64s:

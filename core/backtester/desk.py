@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Protocol
 
 from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings
 from core.backtester.tracks import FAR
@@ -85,9 +86,25 @@ class Quoted:
         )
 
 
+class Shortcut(Protocol):
+    """What stands in for the engine while it can (`certain.Certain`)."""
+
+    dealt_at: int
+
+    def positions(self) -> tuple[Position, ...]: ...
+
+    def truth(self) -> AccountTruth: ...
+
+    def replay(self) -> tuple[Event, ...]: ...
+
+
 @dataclass(slots=True)
 class Desk:
-    """The engine of one backtest. `version` rises with every event; `busy`: some level or due time exists."""
+    """The engine of one backtest. `version` rises with every event; `busy`: some level or due time exists.
+
+    `told`: what happened before the present decision. `shortcut`: knows the account while the engine is left out; it
+    has not heard of anything since the deposit then.
+    """
 
     settings: BacktestSettings
     engine: Engine
@@ -98,6 +115,21 @@ class Desk:
     version: int = 0
     busy: bool = False
     due_ms: int = FAR
+    told: tuple[Event, ...] = ()
+    shortcut: Shortcut | None = None
+
+    def give_up(self) -> tuple[Event, ...]:
+        """Let the engine take over; what it says of the newest deals."""
+        if self.shortcut is None:
+            return ()
+        shortcut, self.shortcut = self.shortcut, None
+        return shortcut.replay()
+
+    def news(self, moment: int) -> tuple[Event, ...]:
+        """What happened before the decision of that moment, the present one."""
+        if self.shortcut is not None and self.shortcut.dealt_at == moment:
+            self.told = self.give_up()
+        return self.told
 
     def note(self, events: list[Event]) -> None:
         """Keep what happened. Levels must be read again."""
@@ -108,6 +140,8 @@ class Desk:
 
     def sync(self) -> None:
         """Tell the engine every remembered price; by the invariant nothing happens."""
+        if self.shortcut is not None:
+            return
         for each in self.quoted:
             if each.stale:
                 self.quote(each)
@@ -139,14 +173,18 @@ class Desk:
 
     def truth(self) -> AccountTruth:
         """The account as the engine values it at the present prices."""
+        if self.shortcut is not None:
+            return self.shortcut.truth()
         self.sync()
         return self.engine.account_truth(ACCOUNT)
 
     def positions(self) -> tuple[Position, ...]:
-        return self.engine.positions(ACCOUNT)
+        """Open ones, oldest first."""
+        return self.engine.positions(ACCOUNT) if self.shortcut is None else self.shortcut.positions()
 
     def orders(self) -> tuple[Order, ...]:
-        return self.engine.orders(ACCOUNT)
+        """Working ones, oldest first."""
+        return self.engine.orders(ACCOUNT)  # none while there is a shortcut
 
     def _swaps(self, positions: tuple[Position, ...]) -> bool:
         if self.settings.account.swap_free:

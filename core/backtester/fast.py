@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from core.backtester.data.bars import Bars
 from core.backtester.data.columns import Int64s
 from core.backtester.desk import desk_of
 from core.backtester.evaluate import Evaluator
@@ -25,12 +23,12 @@ from core.backtester.loop import Progress, run
 from core.backtester.result import BacktestResult
 from core.backtester.revealing import columns_of
 from core.backtester.series import Series
-from core.backtester.settings import MARKET, BacktestSettings, check_settings
+from core.backtester.settings import BacktestSettings, check_settings
 from core.backtester.signals import Signal, SignalStrategy
+from core.backtester.terms import check_account, check_chain, check_listing, check_size
 from core.backtester.tracks import Data, Timeline, Track, timeline_of
 from core.errors import InvalidInput
-from core.orders import Side
-from core.paper_trader import Access, AccountType, CommissionKind, Listing, MarginTotal, SwapKind, TradingMode
+from core.paper_trader import AccountType
 
 
 def run_signals(
@@ -54,11 +52,8 @@ def run_fast(strategy: SignalStrategy, data: Mapping[str, Data], settings: Backt
     timeline = timeline_of(data, settings)
     preparing = columns_of(timeline)
     strategy.prepare(preparing)
-    _check_account(settings, strategy.signals)
+    _check(timeline, settings, strategy.signals)
     tracks = {each.instrument_id: each for each in timeline.tracks}
-    for each in strategy.signals:
-        _check_listing(settings, settings.listing(each.instrument_id), each, tracks[each.instrument_id])
-    _check_chains(timeline, settings, strategy.signals)
     evaluator = Evaluator(timeline)
     start = max(int(np.argmax(each.row_at >= 0)) for each in timeline.tracks)
     order = {each.instrument_id: number for number, each in enumerate(timeline.tracks)}
@@ -110,49 +105,17 @@ def _rows_on(evaluator: Evaluator, timeline: Timeline, track: Track, series: Ser
     return np.asarray(track.row_at[closes[seen == 1]])
 
 
-def _check_account(settings: BacktestSettings, signals: tuple[Signal, ...]) -> None:
-    account = settings.account
-    if account.access is not Access.FULL or account.max_positions is not None:
-        raise NotFast("the account may refuse orders")
-    if account.type is AccountType.NETTED and len({each.instrument_id for each in signals}) < len(signals):
+def _check(timeline: Timeline, settings: BacktestSettings, signals: tuple[Signal, ...]) -> None:
+    """Raises NotFast unless nothing but money can come between a signal and its trades."""
+    check_account(settings)
+    if settings.account.type is AccountType.NETTED and len({each.instrument_id for each in signals}) < len(signals):
         raise NotFast("signals share a netted position")
-    if account.margin_total is not MarginTotal.SUM or settings.market.partial_fill_chance:
-        raise NotFast("margins or fills that only the engine works out")
-
-
-def _check_listing(settings: BacktestSettings, listing: Listing, signal: Signal, track: Track) -> None:
-    instrument, units = listing.instrument, signal.units
-    if not isinstance(track.data, Bars):
-        raise NotFast("ticks")
-    if listing.trading_mode is not TradingMode.ENABLED or (signal.side is Side.SELL and not listing.short_selling):
-        raise NotFast("the listing may refuse orders")
-    if listing.max_deal_units is not None and units > listing.max_deal_units:
-        raise NotFast("fills in several deals")
-    low, high, step = instrument.min_units or units, instrument.max_units or units, instrument.step_units
-    if not low <= units <= high or (step is not None and units % step) or units > Decimal(10**12):
-        raise NotFast("units that the broker refuses")
-    if instrument.quote_asset != settings.account.currency:
-        raise NotFast("results in another currency")
-    if listing.commission.kind not in (
-        CommissionKind.NONE,
-        CommissionKind.PERCENT_OF_VALUE,
-        CommissionKind.PER_LOT_QUOTE,
-    ):
-        raise NotFast("commission by a conversion")
-    if (
-        listing.commission.minimum
-        and (listing.commission.minimum_asset or instrument.quote_asset) != instrument.quote_asset
-    ):
-        raise NotFast("commission by a conversion")
-    if listing.swap.kind is not SwapKind.NONE and not settings.account.swap_free:
-        raise NotFast("swap")
-
-
-def _check_chains(timeline: Timeline, settings: BacktestSettings, signals: tuple[Signal, ...]) -> None:
-    """Margins must come from the instrument's own bid."""
-    digits = [(each.instrument_id, each.digits) for each in timeline.tracks]
-    engine = desk_of(settings, digits, timeline.start_ms).engine
+    tracks = {each.instrument_id: each for each in timeline.tracks}
+    engine = desk_of(
+        settings, [(each.instrument_id, each.digits) for each in timeline.tracks], timeline.start_ms
+    ).engine
     for each in signals:
-        base = settings.listing(each.instrument_id).instrument.base_asset
-        if engine.conversion_chain(MARKET, base, settings.account.currency) != (each.instrument_id,):
-            raise NotFast("margin by another instrument")
+        listing = settings.listing(each.instrument_id)
+        check_listing(settings, listing, tracks[each.instrument_id])
+        check_size(listing, each.side, each.units)
+        check_chain(engine, settings, listing)

@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.backtester.curve import money
+from core.backtester.curve import money, spans
 from core.backtester.data.columns import Bools, Floats, Int64s
 from core.backtester.equity import equity_of
-from core.backtester.fast_money import NotFast, Part, as_floats, decimals, exact_product, spans
+from core.backtester.fast_money import NotFast, Part, as_floats, decimals, exact_product
 from core.backtester.result import BacktestResult
-from core.backtester.settings import ACCOUNT, BacktestSettings
+from core.backtester.settings import BacktestSettings
 from core.backtester.signals import label_of
 from core.backtester.tracks import FAR, Timeline
 from core.backtester.trades import trades_of_columns
+from core.backtester.valued import account_truth, open_position, position_truth
 from core.money import round_money
-from core.orders import Side
-from core.paper_trader import AccountTruth, Position, PositionStatus, PositionTruth
-from core.paper_trader.conversion import EXACT
-from core.paper_trader.truth import margin_level
+from core.paper_trader import AccountTruth, PositionTruth
 
 Row = tuple[Part, int]
 
@@ -167,66 +165,28 @@ class Books:
         return np.cumsum(steps)
 
     def _final(self, balance: int, open_rows: list[Row]) -> AccountTruth:
-        account = self.settings.account
         positions = [self._truth(part, row) for part, row in open_rows]
-        zero = round_money(Decimal(0), self.digits)
-        profit = sum((each.unrealized_pnl or zero for each in positions), zero)
-        used = sum((each.position.used_margin for each in positions), zero)
-        owned = Decimal(balance).scaleb(-self.digits)
-        return AccountTruth(
-            account_id=ACCOUNT,
-            currency=account.currency,
-            money_digits=self.digits,
-            leverage=account.leverage,
-            balance=owned,
-            balance_version=1 + sum(part.closed for part in self.parts),
-            bonus=zero,
-            equity=owned + profit,
-            unrealized_pnl=profit,
-            used_margin=used,
-            free_margin=owned + profit - used,
-            margin_level=margin_level(owned + profit, used),
-            positions=tuple(positions),
-            orders=(),
-        )
+        closed = sum(part.closed for part in self.parts)
+        return account_truth(self.settings, Decimal(balance).scaleb(-self.digits), closed, positions)
 
     def _truth(self, part: Part, row: int) -> PositionTruth:
         """A position still open, valued at the last prices."""
-        listing, account = self.settings.listing(part.signal.instrument_id), self.settings.account
-        bid = Decimal(int(part.entry_bid[row])).scaleb(-part.track.digits)
-        value = EXACT.multiply(part.units, bid)
-        leverage = min(account.leverage, listing.max_leverage or account.leverage)
-        fraction = listing.margin_fraction
-        margin = EXACT.divide(value, leverage) if fraction is None else EXACT.multiply(value, fraction)
-        opened = int(part.entry_ms[row])
-        entry = Decimal(int(part.entry[row])).scaleb(-part.costs.places)
-        charges = -Decimal(int(part.opening[row])).scaleb(-self.digits)
-        position = Position(
-            id=int(self.ids[part.index][row]),
-            account_id=ACCOUNT,
-            instrument_id=part.signal.instrument_id,
-            side=Side.BUY if part.sign > 0 else Side.SELL,
+        digits = part.track.digits
+        position = open_position(
+            self.settings,
+            self.settings.listing(part.signal.instrument_id),
+            position_id=int(self.ids[part.index][row]),
+            side=part.signal.side,
             units=part.units,
-            status=PositionStatus.OPEN,
-            opened_at_ms=opened,
-            updated_at_ms=opened,
-            entry_price=entry,
-            swap=round_money(Decimal(0), self.digits),
-            commission=charges,
-            used_margin=round_money(margin, self.digits),
-            margin_rate=bid,
-            label=label_of(part.index),
+            opened_ms=int(part.entry_ms[row]),
+            entry=Decimal(int(part.entry[row])).scaleb(-part.costs.places),
+            commission=-Decimal(int(part.opening[row])).scaleb(-self.digits),
+            bid=Decimal(int(part.entry_bid[row])).scaleb(-digits),
+            labels=(label_of(part.index), None),
         )
         last = int(part.track.steps_at[-1]) - 1
-        price = Decimal(int((part.track.bid if part.sign > 0 else part.track.ask)[last])).scaleb(-part.track.digits)
-        gross = EXACT.multiply((price - entry) * part.sign, part.units)
-        net = round_money(EXACT.add(gross, charges), self.digits)
-        return PositionTruth(
-            position=position,
-            current_price=price,
-            gross_pnl=round_money(gross, self.digits),
-            unrealized_pnl=net,
-        )
+        price = (part.track.bid if part.sign > 0 else part.track.ask)[last]
+        return position_truth(self.settings, position, Decimal(int(price)).scaleb(-digits))
 
 
 def _charges(part: Part) -> Int64s:

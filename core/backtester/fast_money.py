@@ -173,14 +173,6 @@ def part_of(
     )
 
 
-def spans(starts: Int64s, stops: Int64s) -> tuple[Int64s, Int64s]:
-    """Every number of every [start, stop), and which span it belongs to."""
-    lengths = stops - starts
-    owner = np.repeat(np.arange(len(starts)), lengths)
-    before = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) - before[owner] + starts[owner], owner
-
-
 def decimals(value: Decimal) -> int:
     """How many decimals a number has."""
     exponent = value.normalize().as_tuple().exponent

@@ -38,7 +38,6 @@ class Ledger:
     held: list[Held] = field(default_factory=list)
     balances: list[tuple[int, Decimal]] = field(default_factory=list)
     refusals: list[RequestRejected] = field(default_factory=list)
-    fills: int = 0
     _open: tuple[Position, ...] = ()
     _since: int = 0
 
@@ -46,7 +45,6 @@ class Ledger:
         """Note fills and refusals."""
         for event in events:
             if isinstance(event, OrderFilled | OrderPartiallyFilled):
-                self.fills += 1
                 if event.deal.close is not None:
                     self.trades.append(_row(event, "end" if ending else _reason(event.order)))
             elif isinstance(event, RequestRejected):
@@ -59,6 +57,14 @@ class Ledger:
                 self.held.append(_held(each, self._since, moment))
         self.balances.append((moment, balance))
         self._open, self._since = positions, moment
+
+    def forget(self) -> None:
+        """Back to the deposit."""
+        self.trades.clear()
+        self.held.clear()
+        self.refusals.clear()
+        del self.balances[1:]
+        self._open, self._since = (), 0
 
     def table(self) -> Trades:
         return trades_of(self.trades)

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from core.backtester.carrying import Carrier
+from core.backtester.certain import Certain, Dealt, certain_of
 from core.backtester.curve import Valuer, equity_curve
 from core.backtester.desk import Desk, desk_of
 from core.backtester.evaluate import Evaluator
+from core.backtester.fast_money import NotFast
 from core.backtester.lanes import lane_of
 from core.backtester.ledger import Ledger
 from core.backtester.orders import Orders
@@ -22,11 +24,14 @@ from core.backtester.result import BacktestResult
 from core.backtester.revealing import Revealer, Stream, columns_of
 from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings, check_settings
 from core.backtester.strategy import Now, Strategy
-from core.backtester.tracks import Data, Timeline, timeline_of
+from core.backtester.terms import check_account, check_chain, check_listing
+from core.backtester.tracks import FAR, Data, Timeline, timeline_of
 from core.backtester.walking import due, jump, visit_every_point, walk
+from core.paper_trader import AccountType
 
 Progress = Callable[[int, int], None]
 REPORT_EVERY = 4096
+MOST_CERTAIN_POINTS = 10**15  # beyond it the engine rounds rates
 
 
 def run(
@@ -62,6 +67,7 @@ class _Run:
         strategy.prepare(preparing)
         self.revealer = Revealer(timeline, Evaluator(timeline), preparing.watched)
         self.now = Now(self.desk, self.revealer.revealed)
+        self.certain: Certain | None = None
         self.orders = Orders({each.instrument_id: each.digits for each in timeline.tracks})
 
     def finish(self, progress: Progress | None) -> BacktestResult:
@@ -81,23 +87,25 @@ class _Run:
 
     def _all(self, moments: list[int], progress: Progress | None) -> None:
         start, own, waiting = self.revealer.start, self.revealer.own, self.carrier.waiting
-        busy_from = 0
+        quiet_until = 0
         for moment, at_ms in enumerate(moments):
-            if moment < busy_from and not waiting:
+            if moment >= quiet_until and not waiting:
+                quiet_until = self._quiet_until(moment)
+            if moment < quiet_until and not waiting:
                 for lane in self.lanes:
                     lane.rest(moment)
             else:
                 self._move(moment, at_ms)
-                busy_from = self._busy_from(moment + 1)
+                quiet_until = moment + 1
             self.revealer.reveal(moment)
-            if self.desk.events or self.now.events:
+            if self.desk.events or self.desk.told:
                 self._note(moment)
             if moment >= start and (not own or self.revealer.ready()):
                 self.now.time_ms, self.now.moment = at_ms, moment
                 self.strategy.on_bar(self.now, self.orders)
                 if self.orders.actions:
                     self._send(at_ms)
-                    busy_from = self._busy_from(moment + 1)
+                    quiet_until = moment + 1
             if progress is not None and moment % REPORT_EVERY == 0:
                 progress(moment, len(moments))
 
@@ -106,52 +114,82 @@ class _Run:
         desk, now, orders, waiting = self.desk, self.now, self.orders, self.carrier.waiting
         lane, start, on_bar = self.lanes[0], self.revealer.start, self.strategy.on_bar
         quoted, reveal, fresh, name = lane.quoted, stream.revealed.append, self.revealer.revealed.fresh, stream.name
-        busy_from = 0
+        self._take_shortcut()
+        quiet_until = 0
         rows = zip(range(len(moments)), moments, lane.last_bid, lane.last_ask, stream.coming, strict=True)
         for moment, at_ms, bid, ask, row in rows:
-            if moment < busy_from and not waiting:
+            if moment >= quiet_until and not waiting:
+                quiet_until = self._quiet_until(moment)
+            if moment < quiet_until and not waiting:
                 quoted.bid, quoted.ask, quoted.stale = bid, ask, True
             else:
-                self._move(moment, at_ms)
-                busy_from = self._busy_from(moment + 1)
+                if desk.shortcut is None or not self._deal(moment, bid, ask):
+                    self._move(moment, at_ms)
+                quiet_until = moment + 1
             reveal(row)
             fresh[name] = now.moment = moment
             now.time_ms = at_ms
-            if desk.events or now.events:
+            if desk.events or desk.told:
                 self._note(moment)
             if moment >= start:
                 on_bar(now, orders)
                 if orders.actions:
                     self._send(at_ms)
-                    busy_from = self._busy_from(moment + 1)
+                    quiet_until = moment + 1
             if progress is not None and moment % REPORT_EVERY == 0:
                 progress(moment, len(moments))
 
-    def _busy_from(self, moment: int) -> int:
-        """The first moment from this one on at which something may happen in the engine, as its levels stand now."""
-        if self.exhaustive or not all(lane.quoted.known for lane in self.lanes):
+    def _take_shortcut(self) -> None:
+        """Leave the engine out until it is needed, where the terms allow that at all."""
+        desk, settings, lane = self.desk, self.settings, self.lanes[0]
+        listing = settings.listings[0]
+        try:
+            check_account(settings)
+            check_listing(settings, listing, lane.track)
+            check_chain(desk.engine, settings, listing)
+        except NotFast:
+            return
+        if settings.account.type is AccountType.HEDGED and int(lane.track.ask.max()) < MOST_CERTAIN_POINTS:
+            self.certain = certain_of(settings, listing, desk, self.ledger, lane.quoted)
+            desk.shortcut = self.certain
+
+    def _deal(self, moment: int, last_bid: int, last_ask: int) -> bool:
+        """Carry out what waits at the open, without the engine; False when it has had to take over instead."""
+        lane = self.lanes[0]
+        track, quoted, waiting = lane.track, lane.quoted, self.carrier.waiting
+        step = moment * track.steps_per_row
+        actions = tuple(waiting.get(quoted.instrument_id, ()))
+        dealt = Dealt(moment, int(track.time_ms[step]), int(track.bid[step]), int(track.ask[step]), actions)
+        if self.certain is None or not actions or not self.certain.deal(dealt, lane.bounds_at(moment)):
+            self.desk.give_up()
+            return False
+        waiting.clear()
+        quoted.bid, quoted.ask, quoted.stale = last_bid, last_ask, True
+        return True
+
+    def _quiet_until(self, moment: int) -> int:
+        """Up to which moment, at least, nothing happens in the engine, as its levels stand now."""
+        desk = self.desk
+        if self.exhaustive or (desk.shortcut is None and not all(lane.quoted.known for lane in self.lanes)):
             return moment
         end = len(self.timeline.moments)
-        if self.desk.busy:
-            end = int(np.searchsorted(self.timeline.moments, self.desk.due_ms))
+        if desk.busy:
+            if desk.due_ms < FAR:
+                end = int(np.searchsorted(self.timeline.moments, desk.due_ms))
             for lane in self.lanes:
-                end = lane.first_touch(moment, end)
+                if moment < end:
+                    end = lane.quiet_until(moment, end)
         return end
 
     def _move(self, moment: int, at_ms: int) -> None:
         """Every step that belongs to the moment, in the order of time and then of the listings."""
-        steps = [
-            (int(lane.track.time_ms[step]), order, step)
-            for order, lane in enumerate(self.lanes)
-            for step in range(lane.steps_at[moment - 1] if moment else 0, lane.steps_at[moment])
-        ]
+        steps = [step for order, lane in enumerate(self.lanes) for step in lane.steps_of(moment, order)]
         if len(self.lanes) > 1:
             steps.sort()
-        for step_ms, order, step in steps:
+        for step_ms, order, step, bid, ask in steps:
             lane = self.lanes[order]
             track, quoted = lane.track, lane.quoted
             due(self.desk, step_ms)
-            bid, ask = int(track.bid[step]), int(track.ask[step])
             if step % track.steps_per_row == 0:
                 jump(self.desk, quoted, bid, ask, always=self.exhaustive)
             elif self.exhaustive:
@@ -172,7 +210,7 @@ class _Run:
         """Let the ledger and the strategy know what happened."""
         desk = self.desk
         events, desk.events = desk.events, []
-        self.now.events = tuple(events)
+        desk.told = tuple(events)
         if events:
             self.ledger.take(events, ending=ending)
             self.ledger.snapshot(moment, desk.engine.account(ACCOUNT).balance, desk.positions())
@@ -183,6 +221,11 @@ class _Run:
         desk.sync()
         due(desk, int(self.timeline.moments[-1]))
         self._note(total - 1)
+        if self.certain is not None and desk.shortcut is not None:
+            if not self.settings.close_at_end or self.certain.close_all(total - 1, desk.at_ms):
+                self.certain.finish(total)
+                return
+            desk.give_up()
         if self.settings.close_at_end:
             for position in desk.positions():
                 desk.note(desk.engine.close(ACCOUNT, position.id, None, desk.at_ms))

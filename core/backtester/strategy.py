@@ -116,18 +116,17 @@ class Preparing:
 class Now:
     """The present moment as a strategy sees it: rows and values revealed so far, and its account.
 
-    `time_ms`: when the bar closed (Unix ms); `moment`: how many moments were before it; `events`: what happened in the
-    account since the last decision, in order: fills, refusals, stop-outs …
+    `time_ms`: when the bar closed (Unix ms); `moment`: how many moments were before it.
     """
 
-    __slots__ = ("_desk", "_positions", "_revealed", "_version", "events", "moment", "time_ms")
+    __slots__ = ("_desk", "_places", "_positions", "_revealed", "_version", "moment", "time_ms")
 
     def __init__(self, desk: Desk, revealed: Revealed) -> None:
         self.time_ms = 0
         self.moment = 0
-        self.events: tuple[Event, ...] = ()
         self._desk = desk
         self._revealed = revealed
+        self._places = revealed.places
         self._version = -1
         self._positions: tuple[Position, ...] = ()
 
@@ -146,7 +145,7 @@ class Now:
     def value(self, series: Series) -> float:
         """The newest value of a watched series. Raises NotFound when it is not watched."""
         try:
-            rows, place = self._revealed.places[series]
+            rows, place = self._places[series]
         except KeyError as cause:
             raise NotFound("this series is not watched: market.watch(series) in prepare") from cause
         value: float = rows[-1][place]
@@ -160,6 +159,11 @@ class Now:
         past, place = self._revealed.places[series]
         found = np.array([row[place] for row in past[-rows:]], dtype=np.float64)
         return frozen(found[~np.isnan(found)])  # nan: rows before its first value
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What happened in the account since the last decision, in order: fills, refusals, stop-outs …"""
+        return self._desk.news(self.moment)
 
     @property
     def positions(self) -> tuple[Position, ...]:

@@ -1,0 +1,167 @@
+"""Deals that are worked out without the engine are the engine's: the same trades, money, positions and events."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.backtester import certain
+from core.backtester.costs import commission_of_value, commission_per_lot, relative_spread, slippage_points
+from core.backtester.loop import run
+from core.backtester.orders import Orders
+from core.backtester.settings import BacktestSettings
+from core.backtester.strategy import Now, Preparing
+from core.orders import Side
+from core.paper_trader import AccountSettings, AccountType, MarketSettings
+from tests.unit.library.backtester.support import listing, random_bars
+from tests.unit.library.backtester.test_fast import COMMISSIONS, SLIPPAGES
+from tests.unit.library.backtester.test_same_as_every_point import assert_same
+
+
+@dataclass
+class Plain:
+    """Buys and sells at the market, closes whole positions; looks at its account and its events at random.
+
+    From `odd_from` on it asks for other things too: levels, parts of positions, positions that are closed already.
+    """
+
+    seed: int
+    odd_from: int
+    looks: float
+    log: list[object] = field(default_factory=list)
+
+    def prepare(self, market: Preparing) -> None:
+        self.rng = random.Random(self.seed)
+
+    def on_bar(self, now: Now, orders: Orders) -> None:
+        rng = self.rng
+        if rng.random() < self.looks:
+            self.log.append((now.moment, now.positions, now.account, now.orders))
+        if rng.random() < self.looks / 20:
+            self.log.append((now.moment, now.events))
+        for position in now.positions:
+            if rng.random() < 0.3:
+                orders.close(position)
+                if now.moment >= self.odd_from and rng.random() < 0.2:
+                    orders.close(position, rng.choice([None, position.units / 2]))
+        if rng.random() < 0.3:
+            send = rng.choice([orders.buy, orders.sell])
+            odd = {"relative_stop_loss": Decimal("0.05")} if now.moment >= self.odd_from and rng.random() < 0.3 else {}
+            send("AAA", rng.choice([1, 10, Decimal("0.37"), 200]), label=rng.choice([None, "mine"]), **odd)
+
+
+def terms(seed: int, commission: int, slippage: int, balance: int) -> BacktestSettings:
+    rng = random.Random(seed)
+    account = AccountSettings(
+        currency="USD",
+        leverage=Decimal(rng.choice([5, 30, 200])),
+        margin_call_levels=rng.choice([(), (Decimal(300), Decimal(120))]),
+        money_digits=rng.choice([2, 2, 8]),
+        type=AccountType.HEDGED if rng.random() < 0.9 else AccountType.NETTED,
+    )
+    given_listing = listing("AAA", "AAA", "USD", 2, commission=COMMISSIONS[commission])
+    if rng.random() < 0.3:
+        given_listing = replace(given_listing, margin_fraction=Decimal("0.15"))
+    return BacktestSettings(
+        listings=(given_listing,),
+        account=account,
+        market=MarketSettings(slippage=SLIPPAGES[slippage]),
+        balance=Decimal(balance),
+        close_at_end=rng.random() < 0.5,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    odd_from=st.sampled_from([30, 10**6]),
+    looks=st.sampled_from([0.0, 0.3]),
+    commission=st.integers(0, len(COMMISSIONS) - 1),
+    slippage=st.integers(0, len(SLIPPAGES) - 1),
+    balance=st.sampled_from([100, 700, 3_000, 100_000]),
+)
+def test_all_is_as_the_engine_has_it_when_deals_are_worked_out_without_it(
+    seed: int, odd_from: int, looks: float, commission: int, slippage: int, balance: int
+) -> None:
+    given_terms = terms(seed, commission, slippage, balance)
+    data = {"AAA": random_bars("AAA", seed, 90, price=900, digits=2, step=25)}
+    quick, slow = Plain(seed, odd_from, looks), Plain(seed, odd_from, looks)
+    left, right = run(quick, data, given_terms), run(slow, data, given_terms, exhaustive=True)
+    assert_same(left, right)
+    assert left.final == right.final
+    assert quick.log == slow.log
+
+
+@dataclass
+class Turning:
+    """Long and short in turn."""
+
+    every: int = 5
+
+    def prepare(self, market: Preparing) -> None:
+        pass
+
+    def on_bar(self, now: Now, orders: Orders) -> None:
+        if now.moment % self.every == 0:
+            for position in now.positions:
+                orders.close(position)
+            (orders.buy if now.moment % (2 * self.every) else orders.sell)("AAA", 10)
+
+
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many deals were behind each time that the engine took over."""
+    found: list[int] = []
+    replay = certain.Certain.replay
+
+    def counted(self: certain.Certain) -> object:
+        found.append(len(self.log))
+        return replay(self)
+
+    monkeypatch.setattr(certain.Certain, "replay", counted)
+    return found
+
+
+def test_the_engine_is_left_out_to_the_end_when_everything_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = replays(monkeypatch)
+    given_terms = terms(1, 1, 0, 100_000)
+    result = run(Turning(), {"AAA": random_bars("AAA", 3, 300, price=900, digits=2)}, given_terms)
+    assert taken == []
+    assert len(result.trades) >= 58
+
+
+def test_the_engine_takes_over_when_the_account_comes_near_a_margin_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = replays(monkeypatch)
+    given_terms = replace(
+        terms(1, 1, 0, 37),
+        account=AccountSettings(currency="USD", leverage=Decimal(5), margin_call_levels=(Decimal(200),)),
+    )
+    data = {"AAA": random_bars("AAA", 3, 300, price=900, digits=2)}
+    result = run(Turning(), data, given_terms)
+    assert len(taken) == 1
+    assert_same(result, run(Turning(), data, given_terms, exhaustive=True))
+
+
+@pytest.mark.parametrize("side", [Side.BUY, Side.SELL])
+def test_a_decision_is_the_engines_when_its_deal_would_be_refused(side: Side) -> None:
+    given_terms = replace(terms(2, 0, 3, 200), close_at_end=False)
+
+    class Greedy(Turning):
+        def on_bar(self, now: Now, orders: Orders) -> None:
+            (orders.buy if side is Side.BUY else orders.sell)("AAA", 7)
+
+    data = {"AAA": random_bars("AAA", 4, 60, price=900, digits=2)}
+    result = run(Greedy(), data, given_terms)
+    assert result.refusals
+    assert_same(result, run(Greedy(), data, given_terms, exhaustive=True))
+
+
+def test_costs_cover_every_kind_that_is_worked_out() -> None:
+    """So that the property above means them all."""
+    assert commission_of_value(Decimal("0.0007")) in COMMISSIONS
+    assert commission_per_lot(Decimal("0.0013"), minimum=Decimal("0.03")) in COMMISSIONS
+    assert {slippage_points(2), relative_spread(Decimal("0.002"))} <= set(SLIPPAGES)
