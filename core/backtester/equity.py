@@ -19,9 +19,10 @@ from core.backtester.data.errors import BadData
 class Equity:
     """Read-only columns of equal length, at least one row.
 
-    `time_ms`: Unix ms strictly rising; the first row is the opening time of the first bar, before any trade; each
-    other one is when a bar closed. `equity`, `balance`. `drawdown` = 1 − equity ÷ highest equity so far, a fraction ≥ 0
-    (above 1 when the equity is negative). `exposed`: whether a position was open at that time.
+    `time_ms`: Unix ms rising; the first row is the opening time of the first bar (or of the first tick, which is the
+    second row too), before any trade; each other one is when a bar closed. `equity`, `balance`. `drawdown` =
+    1 − equity ÷ highest equity so far, a fraction ≥ 0 (above 1 when the equity is negative). `exposed`: whether a
+    position was open at that time.
     """
 
     time_ms: Int64s

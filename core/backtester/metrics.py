@@ -101,7 +101,7 @@ class Metrics:
 
 
 def metrics_of(equity: Equity, trades: Trades, sampling: Sampling = CALENDAR_DAYS) -> Metrics:
-    """All figures. Raises BadData where a column holds no number, time does not rise or the start is not above 0."""
+    """All figures. Raises BadData where a column holds no number, time falls or the start is not above 0."""
     _check(equity, trades)
     falls = drawdowns_of(equity)
     deepest = int(np.argmax(falls.depth)) if len(falls) else None
@@ -146,7 +146,7 @@ def _check(equity: Equity, trades: Trades) -> None:
     refuse(~np.isfinite(equity.equity), "must be a finite number", "equity", "finite")
     if equity.equity[0] <= 0:
         raise BadData("must start above 0", field="equity", rule="positive", row=0)
-    refuse(np.diff(equity.time_ms) <= 0, "is not later than the row before", "time_ms", "order", shift=1)
+    refuse(np.diff(equity.time_ms) < 0, "is earlier than the row before", "time_ms", "order", shift=1)
     for name in ("profit", "entry_value", "exit_value"):
         refuse(~np.isfinite(getattr(trades, name)), "must be a finite number", f"trades.{name}", "finite")
 
@@ -161,7 +161,7 @@ def _cagr(equity: Equity) -> Figure:
         return "the equity at the end is not above 0"
     if years == 0:
         return "no time passed"
-    exponent = math.log(end / float(equity.equity[0])) / years
+    exponent = (math.log(end) - math.log(float(equity.equity[0]))) / years
     return math.expm1(exponent) if exponent < 700 else "the time is too short to be made a year of"
 
 

@@ -58,6 +58,11 @@ def sample_bars(
     )
 
 
+def sample_hours(instrument_id: str = "EURUSD", rows: int = 3_120, *, seed: int = 1, price: float = 1.1) -> Bars:
+    """Hourly bars, half a year of them by default: enough for what is measured by days."""
+    return sample_bars(instrument_id, rows, seed=seed, price=price, volatility=0.001, interval_ms=60 * MINUTE_MS)
+
+
 def sample_ticks(instrument_id: str = "EURUSD", rows: int = 10_000, *, seed: int = 1, price: float = 1.1) -> Ticks:
     """`rows` ticks with five digits at random times, a second apart on average, from the same Monday on."""
     if rows < 1 or price <= 0:

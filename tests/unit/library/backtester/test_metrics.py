@@ -191,10 +191,10 @@ def test_a_curve_is_refused_when_it_holds_no_numbers(equity: list[float], field:
     assert (caught.value.field, caught.value.rule, caught.value.row) == (field, rule, row)
 
 
-def test_columns_are_refused_when_time_stands_still_or_a_profit_is_no_number() -> None:
+def test_columns_are_refused_when_time_falls_or_a_profit_is_no_number() -> None:
     equity = curve([100.0, 101.0, 102.0])
     with pytest.raises(BadData, match="time_ms, row 2"):
-        metrics_of(dataclasses.replace(equity, time_ms=np.array([0, 1, 1])), booked())
+        metrics_of(dataclasses.replace(equity, time_ms=np.array([0, 2, 1])), booked())
     with pytest.raises(BadData, match=r"trades\.profit, row 1"):
         metrics_of(equity, booked(1.0, math.nan))
 
