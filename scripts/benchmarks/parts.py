@@ -12,6 +12,7 @@ from scripts.benchmarks import (
     account_read,
     alpaca_events,
     alpaca_memory,
+    backtesters,
     channels,
     event_store,
     fan_in,
@@ -44,6 +45,7 @@ ALONE: dict[str, Callable[[bool], Awaitable[list[Row]]]] = {
     "alpaca-events": alpaca_events.measure,
     "alpaca-memory": alpaca_memory.measure,
     "greeks-iv": greeks_iv.measure,
+    "backtesters": backtesters.measure,
 }
 ON_THE_CROWD: dict[str, Callable[[World, bool], Awaitable[list[Row]]]] = {
     "event-store": event_store.measure,
@@ -53,7 +55,7 @@ ON_THE_CROWD: dict[str, Callable[[World, bool], Awaitable[list[Row]]]] = {
 NAMES = (
     *("hot-path", "official-prices", "fan-in", "memory", "flush", "cuts", "channels", "mass-cut", "freshness"),
     *("event-store", "account", "alpaca-events", "alpaca-memory", "transports", "runtime", "collections"),
-    "greeks-iv",
+    *("greeks-iv", "backtesters"),
 )
 
 Part = tuple[tuple[str, ...], Callable[[], Awaitable[dict[str, list[Row]]]]]

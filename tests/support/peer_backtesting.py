@@ -8,7 +8,8 @@ JSON per run and answers with one, when the trades and the equity are written to
               after commission) in the order of closing, and `equity` at the close of every bar
     orders    what to do at the close of which row: {"row": 3, "do": "buy" | "sell" | "close", "units": 10,
               "limit" | "stop" | "sl" | "tp": price}; "close" closes all that is open. Or instead of them
-    cross     [fast, slow, units]: the usual crossing of two averages, always in the market
+    cross     [fast, slow, units, stop]: the usual crossing of two averages, always in the market unless stopped out; a
+              stop loss that far from the close where `stop` is not 0
     terms     cash, spread, commission (a fraction of the value), margin (a fraction), hedging
 """
 
@@ -50,7 +51,7 @@ class Listed(Strategy):
 class Crossing(Strategy):
     """Long while the fast average is above the slow one, short while it is below."""
 
-    fast, slow, units = 10, 20, 1
+    fast, slow, units, stop = 10, 20, 1, 0.0
 
     def init(self) -> None:
         close = pd.Series(self.data.Close)
@@ -60,10 +61,10 @@ class Crossing(Strategy):
     def next(self) -> None:
         if crossover(self.quick, self.late):
             self.position.close()
-            self.buy(size=self.units)
+            self.buy(size=self.units, sl=self.data.Close[-1] - self.stop if self.stop else None)
         elif crossover(self.late, self.quick):
             self.position.close()
-            self.sell(size=self.units)
+            self.sell(size=self.units, sl=self.data.Close[-1] + self.stop if self.stop else None)
 
 
 def carry_out(task: dict[str, Any]) -> float:
@@ -75,7 +76,7 @@ def carry_out(task: dict[str, Any]) -> float:
     )
     if "cross" in task:
         kind: type[Strategy] = Crossing
-        parameters = dict(zip(("fast", "slow", "units"), task["cross"], strict=True))
+        parameters = dict(zip(("fast", "slow", "units", "stop"), task["cross"], strict=True))
     else:
         rows: dict[int, list[dict[str, Any]]] = {}
         for each in task["orders"]:

@@ -9,6 +9,7 @@ JSON per run and answers with one, when the trades and the equity are written to
     wishes    .npz of what to do, decided at the close of a row, done at the open of the next: either `size`, a signed
               number of units or nan; or `entry` and `exit`, one column for a long and one for a short position that
               may be open side by side, and perhaps `stop_loss`, `take_profit`: price levels for an entry of that row
+    cross     instead of wishes, [fast, slow, units]: the crossing of two averages, always in the market
     terms     cash, fees and slippage (fractions), units (for signals), stop_exit ("StopMarket", "StopLimit")
 """
 
@@ -73,11 +74,33 @@ def by_signals(bars: Arrays, wishes: Arrays, terms: dict[str, Any]) -> Any:
     )
 
 
+def by_crossing(bars: Arrays, cross: list[int], terms: dict[str, Any]) -> Any:
+    fast, slow, units = cross
+    quick, late = (vbt.MA.run(bars["close"], window).ma.to_numpy() for window in (fast, slow))
+    over, under = quick > late, quick < late
+    above, below = over & later(under, False), under & later(over, False)
+    return vbt.Portfolio.from_signals(
+        bars["close"],
+        later(above, False),
+        later(below, False),
+        direction="both",
+        size=units,
+        price=bars["open"],
+        init_cash=terms["cash"],
+        fees=terms["fees"],
+        freq="1min",
+    )
+
+
 def carry_out(task: dict[str, Any]) -> float:
     """One run, up to its trades and its equity; how many seconds it took."""
-    bars, wishes = (dict(np.load(task[name])) for name in ("bars", "wishes"))
+    bars = dict(np.load(task["bars"]))
+    wishes = dict(np.load(task["wishes"])) if "wishes" in task else {}
     began = time.perf_counter()
-    run = (by_orders if "size" in wishes else by_signals)(bars, wishes, task["terms"])
+    if "cross" in task:
+        run = by_crossing(bars, task["cross"], task["terms"])
+    else:
+        run = (by_orders if "size" in wishes else by_signals)(bars, wishes, task["terms"])
     records, equity = run.trades.values, run.value().to_numpy()
     took = time.perf_counter() - began
     closed = records[records["status"] == 1]
