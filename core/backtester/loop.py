@@ -113,11 +113,11 @@ class _Run:
         """The same for one instrument with a row at every moment, which leaves less to do each time."""
         desk, now, orders, waiting = self.desk, self.now, self.orders, self.carrier.waiting
         lane, start, on_bar = self.lanes[0], self.revealer.start, self.strategy.on_bar
-        quoted, reveal, fresh, name = lane.quoted, stream.revealed.append, self.revealer.revealed.fresh, stream.name
+        quoted = lane.quoted
         self._take_shortcut()
         quiet_until = 0
         rows = zip(range(len(moments)), moments, lane.last_bid, lane.last_ask, stream.coming, strict=True)
-        for moment, at_ms, bid, ask, row in rows:
+        for moment, at_ms, bid, ask, _ in rows:  # which reveals the bar; nobody looks before the prices have moved
             if moment >= quiet_until and not waiting:
                 quiet_until = self._quiet_until(moment)
             if moment < quiet_until and not waiting:
@@ -126,8 +126,7 @@ class _Run:
                 if desk.shortcut is None or not self._deal(moment, bid, ask):
                     self._move(moment, at_ms)
                 quiet_until = moment + 1
-            reveal(row)
-            fresh[name] = now.moment = moment
+            now.moment = moment
             now.time_ms = at_ms
             if desk.events or desk.told:
                 self._note(moment)

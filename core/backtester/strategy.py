@@ -40,21 +40,25 @@ class Tick(NamedTuple):
     ask: float
 
 
-Row = tuple[Any, ...]  # the fields of a Bar or a Tick, then the series that follow its rows
+Cells = list[Any]  # row after row: the fields of a Bar or a Tick, then the series that follow its rows
 
 
 @dataclass(slots=True)
 class Revealed:
     """What has been revealed so far, appended to as time goes. Nothing else of the data is within reach of `Now`.
 
-    `rows` by instrument ("" = series that follow the moments); `widths`: fields of a bar or tick; `fresh`: moment of
-    the last row; `places`: for each watched series the rows it is in, and where.
+    `cells` by instrument ("" = series that follow the moments), all in one flat list, since a tuple for every row costs
+    more than all else; `fields`: of a bar or tick; `widths`: of a whole row; `fresh`: moment of the last row, `always`:
+    whose is every moment; `places`: for each watched series the cells it is in, its place in the last row, counted from
+    their end, and the width of a row.
     """
 
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    cells: dict[str, Cells] = field(default_factory=dict)
+    fields: dict[str, int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
     fresh: dict[str, int] = field(default_factory=dict)
-    places: dict[Series, tuple[list[Row], int]] = field(default_factory=dict)
+    always: set[str] = field(default_factory=set)
+    places: dict[Series, tuple[Cells, int, int]] = field(default_factory=dict)
 
 
 class Strategy(Protocol):
@@ -140,24 +144,25 @@ class Now:
 
     def is_new(self, instrument_id: str) -> bool:
         """Whether a bar of the instrument closed (or a tick came) at this very moment."""
-        return self._revealed.fresh.get(instrument_id) == self.moment
+        return instrument_id in self._revealed.always or self._revealed.fresh.get(instrument_id) == self.moment
 
     def value(self, series: Series) -> float:
         """The newest value of a watched series. Raises NotFound when it is not watched."""
         try:
-            rows, place = self._places[series]
+            cells, place, _ = self._places[series]
         except KeyError as cause:
             raise NotFound("this series is not watched: market.watch(series) in prepare") from cause
-        value: float = rows[-1][place]
+        value: float = cells[place]
         return value
 
     def values(self, series: Series, rows: int) -> Floats:
         """The last `rows` values, oldest first, fewer at the beginning: a read-only copy."""
         check_window(rows, "rows")
-        if series not in self._revealed.places:
+        if series not in self._places:
             raise NotFound("this series is not watched: market.watch(series) in prepare")
-        past, place = self._revealed.places[series]
-        found = np.array([row[place] for row in past[-rows:]], dtype=np.float64)
+        cells, place, width = self._places[series]
+        last = len(cells) + place
+        found = np.array(cells[max(last - (rows - 1) * width, last % width) : last + 1 : width], dtype=np.float64)
         return frozen(found[~np.isnan(found)])  # nan: rows before its first value
 
     @property
@@ -188,8 +193,9 @@ class Now:
         """Balance, equity, margin and positions valued at the present prices."""
         return self._desk.truth()
 
-    def _last(self, instrument_id: str, width: int, kind: str) -> Row:
-        rows = self._revealed.rows.get(instrument_id)
-        if not rows or self._revealed.widths[instrument_id] != width:
+    def _last(self, instrument_id: str, fields: int, kind: str) -> Cells:
+        cells = self._revealed.cells.get(instrument_id)
+        if not cells or self._revealed.fields[instrument_id] != fields:
             raise NotFound(f"no {kind} of {instrument_id}")
-        return rows[-1][:width]
+        first = len(cells) - self._revealed.widths[instrument_id]
+        return cells[first : first + fields]
