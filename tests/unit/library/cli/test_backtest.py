@@ -14,10 +14,10 @@ from core.backtester.costs import commission_of_value, slippage_points
 from core.backtester.data.bars import bars_of
 from core.backtester.data.csv import bars_from_csv, bars_to_csv, ticks_from_csv, ticks_to_csv
 from core.backtester.data.resample import resample_bars
-from core.backtester.data.sample import sample_bars, sample_ticks
+from core.backtester.data.sample import sample_bars, sample_hours, sample_ticks
 from core.backtester.examples import sma_cross
 from core.backtester.fast import run_signals
-from core.backtester.metrics import Sampling
+from core.backtester.metrics import TRADING_DAYS, Sampling
 from core.backtester.settings import BacktestSettings
 from core.cli.sample import sample_files
 from core.instruments import Instrument
@@ -53,6 +53,20 @@ def test_figures_are_those_of_the_library_when_all_terms_are_given(command: Comm
     assert told["metrics"] == {**metrics.values(), "reasons": metrics.reasons}
     assert told["equity"] == result.equity.equity[-1]
     assert (told["rows"], told["from_ms"]) == (216, int(bars.time_ms[0]))
+
+
+def test_leverage_is_what_the_account_may_borrow(command: Commands) -> None:
+    argv = ("backtest", "sma-cross", "--sample", "--set", "units=20000", "--leverage")
+    assert command.json(*argv, 1)["refusals"] > 10
+    assert command.json(*argv, 30)["refusals"] == 0
+
+
+def test_days_without_data_are_left_out_when_a_year_has_fewer(command: Commands) -> None:
+    told = command.json("backtest", "sma-cross", "--sample", "--days-in-year", 252)
+    settings = BacktestSettings(listings=(Listing(instrument=EURUSD, pip_digits=4),))
+    result = run_signals(sma_cross(), {"EURUSD": sample_hours()}, settings)
+    assert told["metrics"]["sharpe"] == result.metrics(TRADING_DAYS).sharpe != result.metrics().sharpe
+    assert told["sampling"] == {"days_in_year": 252, "traded_days_only": True, "risk_free": 0}
 
 
 def test_the_sample_runs_with_every_example(command: Commands) -> None:

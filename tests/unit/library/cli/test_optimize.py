@@ -68,6 +68,10 @@ def test_walk_forward_tells_what_was_chosen_in_each_window(command: Commands, tr
     ]
     for each in told["windows"]:
         assert set(each["tested"]["params"]) >= {"fast", "slow"}
+    for most, least in zip(told["windows"], command.json(*argv, "--minimise")["windows"], strict=True):
+        values = [each["chosen"]["metrics"]["total_return"] for each in (least, most)]
+        assert values == sorted(values)
+        assert values[0] != values[1]
     report = command(*argv)
     assert report.code == 0
     assert f"  Efficiency             {told['efficiency']:.3f} " in report.out
