@@ -71,8 +71,12 @@ class Certain:
     changes: int = 0
     log: list[Dealt] = field(default_factory=list)
     opened: dict[int, Opened] = field(default_factory=dict)
-    _sizes: dict[Decimal, Size] = field(default_factory=dict)
+    _sizes: dict[tuple[Decimal, Side], Size] = field(default_factory=dict)
     _next_id: int = 1
+    _digits: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._digits = self.settings.account.money_digits
 
     def deal(self, dealt: Dealt, bounds: tuple[int, int, int, int]) -> bool:
         """Carry out requests at an open; False where that, or the rest of the bar, is not certain: then give up.
@@ -268,14 +272,14 @@ class Certain:
 
     def _size(self, request: OrderRequest) -> Size | None:
         """Terms of a request's number of units; None where the listing could refuse it."""
-        size = self._sizes.get(request.units)
-        if size is None or request.side is Side.SELL:
+        key = request.units, request.side
+        size = self._sizes.get(key)
+        if size is None:
             try:
                 check_size(self.listing, request.side, request.units)
             except NotFast:
                 return None
-            size = size or Size(request.units, self.listing, self.settings, self.fills.places)
-            self._sizes[request.units] = size
+            size = self._sizes[key] = Size(request.units, self.listing, self.settings, self.fills.places)
         return size
 
     def _position(self, each: Opened) -> Position:
@@ -296,10 +300,6 @@ class Certain:
 
     def _money(self, minor: int) -> Decimal:
         return Decimal(minor).scaleb(-self._digits)
-
-    @property
-    def _digits(self) -> int:
-        return self.settings.account.money_digits
 
 
 def certain_of(settings: BacktestSettings, listing: Listing, desk: Desk, ledger: Ledger, quoted: Quoted) -> Certain:

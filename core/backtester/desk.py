@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings
-from core.backtester.tracks import FAR
+from core.backtester.tracks import BAR_COLUMNS, FAR
 from core.paper_trader import (
     AccountTruth,
     Engine,
@@ -27,12 +27,15 @@ from core.paper_trader import (
 )
 from core.paper_trader.conversion import EXACT
 
+CLOSE, SPREAD = (1 + BAR_COLUMNS.index(name) for name in ("close", "spread"))  # after the time
+
 
 @dataclass(slots=True)
 class Quoted:
     """Present prices of an instrument in points, and its quiet range: levels exclusive, FAR where there is none.
 
-    `stale`: the engine has not been told the present prices. `trail_…`: levels that only pull a trailing stop.
+    `stale`: the engine has not been told the present prices. `trail_…`: levels that only pull a trailing stop. `cells`:
+    bars revealed so far, in rows of `width`, where the present prices may be those of the newest (`Desk.behind`).
     """
 
     instrument_id: str
@@ -54,6 +57,17 @@ class Quoted:
     high_bid: int = FAR
     low_ask: int = -FAR
     high_ask: int = FAR
+    cells: list[Any] = field(default_factory=list)
+    width: int = 0
+
+    def catch_up(self, rows_ago: int = 0) -> None:
+        """Take the prices at the end of the newest bar that is revealed, or of an earlier one."""
+        first = len(self.cells) - (rows_ago + 1) * self.width
+        scale = 10.0**self.digits
+        bid = round(self.cells[first + CLOSE] * scale)
+        ask = bid + round(self.cells[first + SPREAD] * scale)
+        if (bid, ask) != (self.bid, self.ask):
+            self.bid, self.ask, self.stale = bid, ask, True
 
     def take_levels(self, levels: Levels) -> None:
         """Put the engine's levels into whole points: the first price that reaches each."""
@@ -102,7 +116,8 @@ class Shortcut(Protocol):
 class Desk:
     """The engine of one backtest. `version` rises with every event; `busy`: some level or due time exists.
 
-    `told`: what happened before the present decision. `shortcut`: knows the account while the engine is left out; it
+    `told`: what happened before the present decision. `behind`: the one instrument's bars have gone on since its prices
+    were set. `shortcut`: knows the account while the engine is left out; it
     has not heard of anything since the deposit then.
     """
 
@@ -116,12 +131,15 @@ class Desk:
     busy: bool = False
     due_ms: int = FAR
     told: tuple[Event, ...] = ()
+    behind: bool = False
     shortcut: Shortcut | None = None
 
     def give_up(self) -> tuple[Event, ...]:
         """Let the engine take over; what it says of the newest deals."""
         if self.shortcut is None:
             return ()
+        if self.behind:
+            self.quoted[0].catch_up()
         shortcut, self.shortcut = self.shortcut, None
         return shortcut.replay()
 
@@ -140,6 +158,8 @@ class Desk:
 
     def sync(self) -> None:
         """Tell the engine every remembered price; by the invariant nothing happens."""
+        if self.behind:
+            self.quoted[0].catch_up()
         if self.shortcut is not None:
             return
         for each in self.quoted:
@@ -173,9 +193,9 @@ class Desk:
 
     def truth(self) -> AccountTruth:
         """The account as the engine values it at the present prices."""
+        self.sync()
         if self.shortcut is not None:
             return self.shortcut.truth()
-        self.sync()
         return self.engine.account_truth(ACCOUNT)
 
     def positions(self) -> tuple[Position, ...]:

@@ -5,7 +5,7 @@ The search looks at prices to come, for the runner alone: it only finds how many
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,16 +22,16 @@ class Lane:
     """A track with its present prices. `bounds`: lowest and highest bid, lowest and highest ask of each moment.
 
     `blocks`: the same of every `BLOCK` moments. `steps_at`, `last_bid`, `last_ask`: steps done by each moment, and the
-    prices then.
+    prices then; filled for `rest` only.
     """
 
     track: Track
     quoted: Quoted
     bounds: tuple[Int64s, Int64s, Int64s, Int64s]
     blocks: list[tuple[int, int, int, int]]
-    steps_at: list[int]
-    last_bid: list[int]
-    last_ask: list[int]
+    steps_at: list[int] = field(default_factory=list)
+    last_bid: list[int] = field(default_factory=list)
+    last_ask: list[int] = field(default_factory=list)
 
     def quiet_until(self, moment: int, end: int) -> int:
         """Up to which moment, at least, no price touches a level of the engine: `moment` itself when its may."""
@@ -58,11 +58,18 @@ class Lane:
 
     def steps_of(self, moment: int, order: int) -> list[tuple[int, int, int, int, int]]:
         """Time, `order`, number, bid and ask of every step that belongs to a moment."""
-        first, stop = self.steps_at[moment - 1] if moment else 0, self.steps_at[moment]
+        first, stop = int(self.track.steps_at[moment - 1]) if moment else 0, int(self.track.steps_at[moment])
         columns = (each[first:stop].tolist() for each in (self.track.time_ms, self.track.bid, self.track.ask))
         return [
             (at_ms, order, step, bid, ask) for step, at_ms, bid, ask in zip(range(first, stop), *columns, strict=True)
         ]
+
+    def prepare_rest(self) -> None:
+        """Fill what `rest` looks at."""
+        track, last = self.track, np.maximum(self.track.steps_at - 1, 0)
+        self.steps_at, self.last_bid, self.last_ask = (
+            each.tolist() for each in (track.steps_at, track.bid[last], track.ask[last])
+        )
 
     def rest(self, moment: int) -> None:
         """Take the last price before a quiet moment. Without a step there is none: the same told twice fills twice."""
@@ -73,10 +80,8 @@ class Lane:
 
 def lane_of(track: Track, quoted: Quoted) -> Lane:
     """A lane at its beginning."""
-    last = np.maximum(track.steps_at - 1, 0)
-    columns = (each.tolist() for each in (track.steps_at, track.bid[last], track.ask[last]))
     bounds = track.slot_bounds()
-    starts = np.arange(0, len(last), BLOCK)
+    starts = np.arange(0, len(track.steps_at), BLOCK)
     picks = (np.minimum, np.maximum, np.minimum, np.maximum)
     blocks = [pick.reduceat(each, starts).tolist() for pick, each in zip(picks, bounds, strict=True)]
-    return Lane(track, quoted, bounds, list(zip(*blocks, strict=True)), *columns)
+    return Lane(track, quoted, bounds, list(zip(*blocks, strict=True)))

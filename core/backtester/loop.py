@@ -88,6 +88,8 @@ class _Run:
     def _all(self, moments: list[int], progress: Progress | None) -> None:
         start, own, waiting = self.revealer.start, self.revealer.own, self.carrier.waiting
         quiet_until = 0
+        for lane in self.lanes:
+            lane.prepare_rest()
         for moment, at_ms in enumerate(moments):
             if moment >= quiet_until and not waiting:
                 quiet_until = self._quiet_until(moment)
@@ -112,18 +114,20 @@ class _Run:
     def _all_of_one(self, moments: list[int], stream: Stream, progress: Progress | None) -> None:
         """The same for one instrument with a row at every moment, which leaves less to do each time."""
         desk, now, orders, waiting = self.desk, self.now, self.orders, self.carrier.waiting
-        lane, start, on_bar = self.lanes[0], self.revealer.start, self.strategy.on_bar
-        quoted = lane.quoted
+        start, on_bar, quoted = self.revealer.start, self.strategy.on_bar, self.lanes[0].quoted
+        quoted.cells, quoted.width = stream.revealed, len(stream.columns)
         self._take_shortcut()
         quiet_until = 0
-        rows = zip(range(len(moments)), moments, lane.last_bid, lane.last_ask, stream.coming, strict=True)
-        for moment, at_ms, bid, ask, _ in rows:  # which reveals the bar; nobody looks before the prices have moved
+        rows = zip(range(len(moments)), moments, stream.coming, strict=True)
+        for moment, at_ms, _ in rows:  # which reveals the bar; nobody looks before the prices have moved
             if moment >= quiet_until and not waiting:
                 quiet_until = self._quiet_until(moment)
-            if moment < quiet_until and not waiting:
-                quoted.bid, quoted.ask, quoted.stale = bid, ask, True
-            else:
-                if desk.shortcut is None or not self._deal(moment, bid, ask):
+                desk.behind = desk.behind or moment < quiet_until
+            if moment >= quiet_until or waiting:
+                if desk.behind:
+                    quoted.catch_up(1)
+                    desk.behind = False
+                if desk.shortcut is None or not self._deal(moment):
                     self._move(moment, at_ms)
                 quiet_until = moment + 1
             now.moment = moment
@@ -152,7 +156,7 @@ class _Run:
             self.certain = certain_of(settings, listing, desk, self.ledger, lane.quoted)
             desk.shortcut = self.certain
 
-    def _deal(self, moment: int, last_bid: int, last_ask: int) -> bool:
+    def _deal(self, moment: int) -> bool:
         """Carry out what waits at the open, without the engine; False when it has had to take over instead."""
         lane = self.lanes[0]
         track, quoted, waiting = lane.track, lane.quoted, self.carrier.waiting
@@ -163,7 +167,8 @@ class _Run:
             self.desk.give_up()
             return False
         waiting.clear()
-        quoted.bid, quoted.ask, quoted.stale = last_bid, last_ask, True
+        last = int(track.steps_at[moment]) - 1
+        quoted.bid, quoted.ask, quoted.stale = int(track.bid[last]), int(track.ask[last]), True
         return True
 
     def _quiet_until(self, moment: int) -> int:
