@@ -10,7 +10,15 @@ import pytest
 
 from core.orders import OrderType, Side
 from core.paper_account import Amend, Cancel, Close, PaperAccount, PaperTerms, Price, Protect, Refused
-from core.paper_trader import Access, AccountSettings, MarketSettings, OrderAccepted, OrderChanges, OrderRejected
+from core.paper_trader import (
+    Access,
+    AccountSettings,
+    EngineSettings,
+    MarketSettings,
+    OrderAccepted,
+    OrderChanges,
+    OrderRejected,
+)
 from tests.unit.library.paper_account.support import START_MS, buy, dec, limit, listings, paper, price
 
 NOW = START_MS + 1_000
@@ -99,6 +107,15 @@ def test_an_order_that_rested_is_rejected_by_an_event_when_money_is_short_later(
     assert [type(each) for each in events] == [OrderRejected]
 
 
+def test_an_amendment_stands_when_the_order_it_changed_then_fails_for_want_of_money() -> None:
+    account = paper()
+    account.apply([limit("1.09500", 10_000_000)], NOW)
+    events = account.apply([Amend(account.orders()[0].id, OrderChanges(limit_price=dec("1.2"))), buy()], NOW)
+    assert any(isinstance(each, OrderRejected) for each in events)
+    assert account.orders() == ()
+    assert [each.units for each in account.positions()] == [1_000]
+
+
 def test_a_list_is_carried_out_in_order_when_every_row_is_sound() -> None:
     account = paper()
     events = account.apply([buy(), limit("1.09"), replace(buy(2_000, "USDJPY"), side=Side.SELL)], NOW)
@@ -170,6 +187,7 @@ def test_a_time_is_refused_when_it_is_no_whole_number(now_ms: Any) -> None:
         ({"listings": ()}, "listings", "present"),
         ({"listings": (*listings(), listings()[0])}, "listings", "unique"),
         ({"market": MarketSettings(partial_fill_chance=float("nan"))}, "market.partial_fill_chance", "range"),
+        ({"engine": EngineSettings(history_limit=0)}, "engine.history_limit", "range"),
     ],
 )
 def test_an_account_is_not_opened_when_its_terms_are_impossible(change: Any, field: str, rule: str) -> None:

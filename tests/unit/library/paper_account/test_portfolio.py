@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from core.errors import Conflict, NotFound
+from core.orders import TimeInForce
 from core.paper_account import PaperAccount, PaperTerms, Portfolio, Price, Refused
 from core.paper_trader import AccountSettings, OrderAccepted
 from tests.unit.library.paper_account.support import START_MS, again, buy, dec, limit, listings, paper, price
@@ -67,6 +68,9 @@ def test_another_account_lends_its_rate_when_the_own_instruments_give_none() -> 
     assert held.valuation("USD").balance == 4000, "883 ÷ 0.88300 by the other's prices"
     held.account("lonely").quote([Price("USDCHF", dec("0.5"), dec("0.5"))], NOW)
     assert held.valuation("USD").balance == 3000 + 1766, "its own price first"
+    turned = Portfolio(reversed(held.accounts()))
+    assert turned.valuation("USD").balance == 3000 + 1766, "whoever was added first"
+    assert (turned.rate("CHF", "USD"), held.rate("CHF", "USD")) == (held.account("hedged-usd").rate("CHF", "USD"), 2)
 
 
 def test_prices_reach_every_account_that_lists_the_instrument() -> None:
@@ -80,10 +84,9 @@ def test_prices_reach_every_account_that_lists_the_instrument() -> None:
 
 
 def test_prices_change_no_account_when_one_row_is_refused() -> None:
-    held = Portfolio([paper(), lonely()])
     coarse = replace(listings()[0], instrument=replace(listings()[0].instrument, price_digits=4))
     terms = PaperTerms(account_id="coarse", listings=(coarse,), account=AccountSettings(currency="USD"))
-    held.add(PaperAccount(terms, START_MS))
+    held = Portfolio([PaperAccount(terms, START_MS), paper(), lonely()])
     before = held.to_plain()
     cases: list[tuple[Any, str]] = [
         (price("EURUSD", 1), "digits"),
@@ -106,6 +109,9 @@ def test_time_passes_for_every_account() -> None:
     held.advance(due)
     assert all(held.account(kind).positions()[0].swap < 0 for kind in KINDS)
     assert held.valuation("USD").at_ms == due
+    ends = limit("1.05", time_in_force=TimeInForce.GTD, expires_at_ms=due + 7)
+    held.apply("netted-eur", [ends], due)
+    assert held.next_due_ms() == due + 7
     assert Portfolio().next_due_ms() is None
     assert Portfolio().valuation("USD").equity == 0
 
