@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from core.backtester import certain
@@ -16,8 +16,22 @@ from core.backtester.loop import run
 from core.backtester.orders import Orders
 from core.backtester.settings import BacktestSettings
 from core.backtester.strategy import Now, Preparing
-from core.orders import Side
-from core.paper_trader import AccountSettings, AccountType, MarketSettings
+from core.backtester.whole import Fills, Size
+from core.money import round_money
+from core.orders import OrderType, Side
+from core.paper_trader import (
+    AccountSettings,
+    AccountType,
+    Commission,
+    CommissionKind,
+    MarketSettings,
+    OrderRequest,
+    Slippage,
+)
+from core.paper_trader.commission import deal_commission
+from core.paper_trader.conversion import Converter
+from core.paper_trader.matching import slipped
+from core.paper_trader.requests import draft_order
 from tests.unit.library.backtester.support import listing, random_bars
 from tests.unit.library.backtester.test_fast import COMMISSIONS, SLIPPAGES
 from tests.unit.library.backtester.test_same_as_every_point import assert_same
@@ -144,6 +158,106 @@ def test_the_engine_takes_over_when_the_account_comes_near_a_margin_call(monkeyp
     result = run(Turning(), data, given_terms)
     assert len(taken) == 1
     assert_same(result, run(Turning(), data, given_terms, exhaustive=True))
+
+
+@dataclass
+class Holding:
+    """Opens one position that is large for the account and holds it."""
+
+    side: Side
+    units: int
+    log: list[object] = field(default_factory=list)
+
+    def prepare(self, market: Preparing) -> None:
+        pass
+
+    def on_bar(self, now: Now, orders: Orders) -> None:
+        if now.moment == 2:
+            (orders.buy if self.side is Side.BUY else orders.sell)("AAA", self.units)
+        if now.moment % 7 == 0:
+            self.log.append((now.account, now.positions))
+        if now.moment > 5 and now.events:  # of the opening deal nobody asks, or that would bring the engine in
+            self.log.append((now.moment, now.events))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    side=st.sampled_from(Side),
+    units=st.integers(20, 60),
+    calls=st.sampled_from([(), (Decimal(150),), (Decimal(90), Decimal(60))]),
+)
+def test_margin_calls_and_stop_out_come_when_the_engine_sends_them_though_it_was_left_out(
+    seed: int, side: Side, units: int, calls: tuple[Decimal, ...]
+) -> None:
+    account = AccountSettings(currency="USD", leverage=Decimal(5), margin_call_levels=calls)
+    given_terms = replace(terms(1, 1, seed % len(SLIPPAGES), 120), account=account, close_at_end=False)
+    data = {"AAA": random_bars("AAA", seed, 120, price=900, digits=2, step=30)}
+    quick, slow = Holding(side, units), Holding(side, units)
+    left, right = run(quick, data, given_terms), run(slow, data, given_terms, exhaustive=True)
+    assert_same(left, right)
+    assert left.final == right.final
+    assert quick.log == slow.log
+
+
+DIGITS = st.integers(0, 6)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    units=st.decimals(Decimal("0.01"), 5_000, places=2),
+    points=st.integers(1, 10**7),
+    rate=st.decimals(0, 2, places=4),
+    slippage=st.sampled_from([*SLIPPAGES, Slippage(points=Decimal("1.5"), fraction=Decimal("0.25"))]),
+    kind=st.sampled_from(CommissionKind),
+    minimum=st.sampled_from([Decimal(0), Decimal("0.025"), Decimal(3)]),
+    digits=DIGITS,
+    money_digits=DIGITS,
+    side=st.sampled_from(Side),
+    closing=st.booleans(),
+)
+@example(  # half a cent, and an even number of cents before it
+    units=Decimal("0.5"),
+    points=25,
+    rate=Decimal(100),
+    slippage=SLIPPAGES[0],
+    kind=CommissionKind.PERCENT_OF_VALUE,
+    minimum=Decimal(0),
+    digits=2,
+    money_digits=2,
+    side=Side.BUY,
+    closing=False,
+)
+def test_prices_charges_and_results_are_the_engines_when_worked_out_in_whole_numbers(
+    units: Decimal,
+    points: int,
+    rate: Decimal,
+    slippage: Slippage,
+    kind: CommissionKind,
+    minimum: Decimal,
+    digits: int,
+    money_digits: int,
+    side: Side,
+    closing: bool,
+) -> None:
+    assume(kind not in (CommissionKind.PER_MILLION_USD, CommissionKind.PER_LOT_USD))
+    own = listing("AAA", "AAA", "USD", digits, commission=Commission(kind, rate, minimum))
+    account = AccountSettings(currency="USD", money_digits=money_digits)
+    given_terms = BacktestSettings(listings=(own,), account=account, market=MarketSettings(slippage=slippage))
+    fills = Fills(own, given_terms)
+    request = OrderRequest(instrument_id="AAA", side=side, type=OrderType.MARKET, units=units)
+    scaled = fills.price(points, buys=side is Side.BUY, closing=closing)
+    assume(scaled >= fills.least)
+    price = Decimal(scaled).scaleb(-fills.places)
+    quote = Decimal(points).scaleb(-digits)
+    assert price == slipped(draft_order(request), quote, slippage, digits, closing=closing)
+    size = Size(units, own, given_terms, fills.places)
+    known = deal_commission(own, units, price, Converter(lambda name: None), "USD", money_digits)
+    charge = size.charge(scaled)
+    assert -Decimal(charge).scaleb(-money_digits) == known
+    move = (price - quote - 3).scaleb(fills.places)
+    gain = round_money((price - quote - 3) * units - Decimal(charge).scaleb(-money_digits), money_digits)
+    assert Decimal(size.result(int(move), charge)).scaleb(-money_digits) == gain
 
 
 @pytest.mark.parametrize("side", [Side.BUY, Side.SELL])
