@@ -8,9 +8,10 @@ Invariant: between the price last quoted and the present one of an instrument li
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Any, Protocol
+from typing import Protocol
 
 from core.backtester.settings import ACCOUNT, MARKET, BacktestSettings
 from core.backtester.tracks import BAR_COLUMNS, FAR
@@ -57,7 +58,7 @@ class Quoted:
     high_bid: int = FAR
     low_ask: int = -FAR
     high_ask: int = FAR
-    cells: list[Any] = field(default_factory=list)
+    cells: Sequence[float] = ()
     width: int = 0
 
     def catch_up(self, rows_ago: int = 0) -> None:

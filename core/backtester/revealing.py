@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import starmap
+from struct import Struct
 
 import numpy as np
 
 from core.backtester.data.bars import Bars
+from core.backtester.data.columns import Floats, Int64s
 from core.backtester.data.errors import BadData
 from core.backtester.evaluate import MOMENTS, Evaluator
 from core.backtester.series import Indicator, Series
-from core.backtester.strategy import Cells, Preparing, Revealed
+from core.backtester.strategy import Cells, Preparing, Revealed, cells
 from core.backtester.tracks import BAR_COLUMNS, Timeline, Track
 
 TICK_COLUMNS = ("bid", "ask")
@@ -28,7 +30,7 @@ class Own:
 
     update: Callable[[float], float]
     source: Iterator[float]
-    values: Cells
+    values: Cells  # a row has one cell
     name: str
 
     def feed(self) -> None:
@@ -46,16 +48,23 @@ class Own:
 class Stream:
     """Rows of one instrument (or of the moments) with the series that follow them.
 
-    `counts`: how many are new at each moment; `columns`: what the rows are made of, as plain lists; `coming`: reveals
-    one row at every step.
+    `counts`: how many are new at each moment; `columns`: what the rows are made of; `coming`: reveals one row at every
+    step.
     """
 
     name: str
-    counts: list[int]
-    columns: list[list[Any]]
-    revealed: Cells
-    own: list[Own]
+    counts: Int64s
+    columns: list[Floats]
+    own: list[Own] = field(default_factory=list)
+    revealed: Cells = field(default_factory=cells)
     coming: Iterator[None] = field(default_factory=lambda: iter(()))
+
+    def begin(self) -> None:
+        """All columns are there: put them side by side, to be copied over row by row without an object for any."""
+        if self.columns:
+            table = np.ascontiguousarray(np.column_stack(self.columns), dtype=np.float64)
+            row = Struct(f"{table.itemsize * len(self.columns)}s")
+            self.coming = starmap(self.revealed.frombytes, row.iter_unpack(table.data))
 
 
 class Revealer:
@@ -65,7 +74,7 @@ class Revealer:
         self.revealed = Revealed()
         self.own: list[Own] = []
         self.start = max(int(np.argmax(each.row_at >= 0)) for each in timeline.tracks)
-        mixed = Stream(MOMENTS, [1] * len(timeline.moments), [], [], [])
+        mixed = Stream(MOMENTS, np.ones(len(timeline.moments), dtype=np.int64), [])
         self.streams = [*(self._stream(each) for each in timeline.tracks), mixed]
         by_name = {each.name: each for each in self.streams}
         tracks = {each.instrument_id: each for each in timeline.tracks}
@@ -78,22 +87,25 @@ class Revealer:
             values = evaluator.finite(series, name)
             first = int(np.isfinite(values).argmax())
             columns.append((series, stream, len(stream.columns)))
-            stream.columns.append(values.tolist())
+            stream.columns.append(values)
             track = tracks.get(stream.name)
             self.start = max(self.start, first if track is None else int(np.searchsorted(track.row_at, first)))
         if not mixed.columns and not mixed.own:
             self.streams.pop()
+        self._counts: list[list[int]] = []  # of the streams, once somebody reveals by moments
         for series, stream, place in columns:
             width = len(stream.columns)
             self.revealed.places[series] = (stream.revealed, place - width, width)
         for stream in self.streams:
             self.revealed.widths[stream.name] = len(stream.columns)
-            stream.coming = map(stream.revealed.extend, zip(*stream.columns, strict=True))
+            stream.begin()
 
     def reveal(self, moment: int) -> None:
         """Append what closed at this moment."""
-        for stream in self.streams:
-            count = stream.counts[moment]
+        if not self._counts:
+            self._counts = [each.counts.tolist() for each in self.streams]
+        for stream, counts in zip(self.streams, self._counts, strict=True):
+            count = counts[moment]
             if not count:
                 continue
             self.revealed.fresh[stream.name] = moment
@@ -106,7 +118,7 @@ class Revealer:
     def only_stream(self) -> Stream | None:
         """The one stream of a run with one row per moment and nothing else to feed."""
         stream = self.streams[0]
-        if len(self.streams) > 1 or self.own or min(stream.counts) != 1 or max(stream.counts) != 1:
+        if len(self.streams) > 1 or self.own or not (stream.counts == 1).all():
             return None
         self.revealed.always.add(stream.name)
         return stream
@@ -117,16 +129,15 @@ class Revealer:
 
     def _stream(self, track: Track) -> Stream:
         names = BAR_COLUMNS if isinstance(track.data, Bars) else TICK_COLUMNS
-        columns = [getattr(track.data, name).tolist() for name in ("time_ms", *names)]
-        counts: list[int] = np.diff(track.row_at, prepend=-1).tolist()
-        cells: Cells = []
-        self.revealed.cells[track.instrument_id] = cells
+        columns = [getattr(track.data, name) for name in ("time_ms", *names)]
+        stream = Stream(track.instrument_id, np.diff(track.row_at, prepend=-1), columns)
+        self.revealed.cells[track.instrument_id] = stream.revealed
         self.revealed.fields[track.instrument_id] = len(columns)
-        return Stream(track.instrument_id, counts, columns, cells, [])
+        return stream
 
     def _own_indicator(self, evaluator: Evaluator, series: Series, make: Callable[[], Indicator], name: str) -> Own:
         source: list[float] = np.asarray(evaluator.column(series.parents[0])[1], dtype=np.float64).tolist()
-        own = Own(make().update, iter(source), [], name)
+        own = Own(make().update, iter(source), cells(), name)
         self.revealed.places[series] = (own.values, -1, 1)
         self.own.append(own)
         return own

@@ -6,8 +6,9 @@ object within reach shares memory with what is still to come.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -40,17 +41,22 @@ class Tick(NamedTuple):
     ask: float
 
 
-Cells = list[Any]  # row after row: the fields of a Bar or a Tick, then the series that follow its rows
+Cells: TypeAlias = "array[float]"  # row after row: the fields of a Bar or a Tick, then the series that follow its rows
+
+
+def cells() -> Cells:
+    """None yet."""
+    return array("d")
 
 
 @dataclass(slots=True)
 class Revealed:
     """What has been revealed so far, appended to as time goes. Nothing else of the data is within reach of `Now`.
 
-    `cells` by instrument ("" = series that follow the moments), all in one flat list, since a tuple for every row costs
-    more than all else; `fields`: of a bar or tick; `widths`: of a whole row; `fresh`: moment of the last row, `always`:
-    whose is every moment; `places`: for each watched series the cells it is in, its place in the last row, counted from
-    their end, and the width of a row.
+    `cells` by instrument ("" = series that follow the moments), all in one flat array, since an object for every row
+    costs more than all else; `fields`: of a bar or tick; `widths`: of a whole row; `fresh`: moment of the last row;
+    `always`: who has one at every moment; `places`: for each watched series the cells it is in, its place in the last
+    row, counted from their end, and the width of a row.
     """
 
     cells: dict[str, Cells] = field(default_factory=dict)
@@ -136,11 +142,13 @@ class Now:
 
     def bar(self, instrument_id: str) -> Bar:
         """The last bar that closed. Raises NotFound."""
-        return Bar._make(self._last(instrument_id, len(Bar._fields), "bar"))
+        time_ms, *prices = self._last(instrument_id, len(Bar._fields), "bar")
+        return Bar(int(time_ms), *prices)
 
     def tick(self, instrument_id: str) -> Tick:
         """The last tick. Raises NotFound."""
-        return Tick._make(self._last(instrument_id, len(Tick._fields), "tick"))
+        time_ms, *prices = self._last(instrument_id, len(Tick._fields), "tick")
+        return Tick(int(time_ms), *prices)
 
     def is_new(self, instrument_id: str) -> bool:
         """Whether a bar of the instrument closed (or a tick came) at this very moment."""
@@ -152,8 +160,7 @@ class Now:
             cells, place, _ = self._places[series]
         except KeyError as cause:
             raise NotFound("this series is not watched: market.watch(series) in prepare") from cause
-        value: float = cells[place]
-        return value
+        return cells[place]
 
     def values(self, series: Series, rows: int) -> Floats:
         """The last `rows` values, oldest first, fewer at the beginning: a read-only copy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -143,8 +144,8 @@ def test_nothing_within_reach_of_now_holds_a_future_price_when_every_reference_i
             seen.add(id(each))
             if isinstance(each, float):
                 found.add(each)
-            elif isinstance(each, np.ndarray):
-                found |= set(each.ravel().tolist())
+            elif isinstance(each, np.ndarray | array):
+                found |= set(np.ravel(each).tolist())
             queue += gc.get_referents(each)
         return found & {*later.open.tolist(), *later.high.tolist(), *later.low.tolist(), *later.close.tolist()}
 
