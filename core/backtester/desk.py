@@ -29,6 +29,7 @@ from core.paper_trader import (
 from core.paper_trader.conversion import EXACT
 
 CLOSE, SPREAD = (1 + BAR_COLUMNS.index(name) for name in ("close", "spread"))  # after the time
+BID, ASK = 1, 2  # of a tick
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class Quoted:
     """Present prices of an instrument in points, and its quiet range: levels exclusive, FAR where there is none.
 
     `stale`: the engine has not been told the present prices. `trail_…`: levels that only pull a trailing stop. `cells`:
-    bars revealed so far, in rows of `width`, where the present prices may be those of the newest (`Desk.behind`).
+    bars (or `ticks`) revealed so far, in rows of `width`; the present prices may be those of the newest (`Desk.behind`).
     """
 
     instrument_id: str
@@ -60,13 +61,14 @@ class Quoted:
     high_ask: int = FAR
     cells: Sequence[float] = ()
     width: int = 0
+    ticks: bool = False
 
     def catch_up(self, rows_ago: int = 0) -> None:
-        """Take the prices at the end of the newest bar that is revealed, or of an earlier one."""
+        """Take the prices at the end of the newest bar or tick that is revealed, or of an earlier one."""
         first = len(self.cells) - (rows_ago + 1) * self.width
         scale = 10.0**self.digits
-        bid = round(self.cells[first + CLOSE] * scale)
-        ask = bid + round(self.cells[first + SPREAD] * scale)
+        bid = round(self.cells[first + (BID if self.ticks else CLOSE)] * scale)
+        ask = round(self.cells[first + (ASK if self.ticks else SPREAD)] * scale) + (0 if self.ticks else bid)
         if (bid, ask) != (self.bid, self.ask):
             self.bid, self.ask, self.stale = bid, ask, True
 

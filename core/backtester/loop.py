@@ -14,6 +14,7 @@ import numpy as np
 from core.backtester.carrying import Carrier
 from core.backtester.certain import Certain, Dealt, certain_of
 from core.backtester.curve import Valuer, equity_curve
+from core.backtester.data.ticks import Ticks
 from core.backtester.desk import Desk, desk_of
 from core.backtester.evaluate import Evaluator
 from core.backtester.fast_money import NotFast
@@ -116,6 +117,7 @@ class _Run:
         desk, now, orders, waiting = self.desk, self.now, self.orders, self.carrier.waiting
         start, on_bar, quoted = self.revealer.start, self.strategy.on_bar, self.lanes[0].quoted
         quoted.cells, quoted.width = stream.revealed, len(stream.columns)
+        quoted.ticks = isinstance(self.lanes[0].track.data, Ticks)
         self._take_shortcut()
         quiet_until = 0
         rows = zip(range(len(moments)), moments, stream.coming, strict=True)

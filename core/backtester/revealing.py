@@ -62,9 +62,10 @@ class Stream:
     def begin(self) -> None:
         """All columns are there: put them side by side, to be copied over row by row without an object for any."""
         if self.columns:
-            table = np.ascontiguousarray(np.column_stack(self.columns), dtype=np.float64)
+            table = np.column_stack(self.columns).astype(np.float64)
             row = Struct(f"{table.itemsize * len(self.columns)}s")
-            self.coming = starmap(self.revealed.frombytes, row.iter_unpack(table.data))
+            # of bytes: the collector of Python 3.11 crashes over an iterator of a memoryview
+            self.coming = starmap(self.revealed.frombytes, row.iter_unpack(table.tobytes()))
 
 
 class Revealer:

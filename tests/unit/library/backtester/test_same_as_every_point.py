@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from core.backtester.data.ticks import ticks_of
 from core.backtester.loop import run
+from core.backtester.orders import Orders
 from core.backtester.result import BacktestResult
+from core.backtester.strategy import Now
 from tests.unit.library.backtester.support import Busy, data_of, random_ticks, settings_of
 
 MARKETS = [("EURUSD",), ("EURUSD", "USDJPY"), ("EURUSD", "USDJPY", "EURJPY")]
@@ -40,6 +45,30 @@ def test_loop_gives_deals_balances_and_margin_of_every_point_when_anything_is_tr
     quick, slow = Busy(seed), Busy(seed)
     assert_same(run(quick, data, terms), run(slow, data, terms, exhaustive=True))
     assert quick.log == slow.log  # what the strategy read of its account along the way
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), apart=st.booleans())
+def test_loop_gives_the_same_over_ticks_of_one_instrument(seed: int, apart: bool) -> None:
+    terms, ticks = settings_of(seed, ("EURUSD",)), random_ticks("EURUSD", seed, 150, price=700, digits=4)
+    if apart:  # no two at the same ms
+        ticks = ticks_of("EURUSD", ticks.time_ms + np.arange(len(ticks)), ticks.bid, ticks.ask)
+    quick, slow = Busy(seed), Busy(seed)
+    assert_same(run(quick, {"EURUSD": ticks}, terms), run(slow, {"EURUSD": ticks}, terms, exhaustive=True))
+    assert quick.log == slow.log
+
+
+def test_memory_is_collected_when_a_run_was_broken_off() -> None:
+    class Breaking(Busy):
+        def on_bar(self, now: Now, orders: Orders) -> None:
+            if now.moment == 20:
+                self.itself = (self, now)  # the collector's work
+                raise RuntimeError("enough")
+
+    for seed in range(20):
+        with pytest.raises(RuntimeError, match="enough"):
+            run(Breaking(seed), data_of(seed, ("EURUSD",), 60), settings_of(seed, ("EURUSD",)))
+    gc.collect()
 
 
 @settings(max_examples=12, deadline=None)
