@@ -37,7 +37,7 @@ class Quoted:
     """Present prices of an instrument in points, and its quiet range: levels exclusive, FAR where there is none.
 
     `stale`: the engine has not been told the present prices. `trail_…`: levels that only pull a trailing stop. `cells`:
-    bars (or `ticks`) revealed so far, in rows of `width`; the present prices may be those of the newest (`Desk.behind`).
+    bars (or `ticks`) revealed so far, in rows of `width`; the present prices may be of the newest one (`Desk.behind`).
     """
 
     instrument_id: str
