@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import os
 import secrets
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -26,8 +28,14 @@ def run_serve(options: argparse.Namespace, loop_factory: LoopFactory | None) -> 
     from bridge.daemon import serve
 
     settings = load_settings()
+    # To free thousands of sessions one by one takes seconds in which not even the guard of the drain can run: what
+    # served is kept until the process is gone.
+    served: list[object] = []
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(serve(settings))
+        code = runner.run(serve(settings, served))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run_demo(options: argparse.Namespace, loop_factory: LoopFactory | None) -> int:

@@ -355,8 +355,8 @@ class Daemon:
         self.shutdown.request(f"{task} crashed")
 
 
-async def serve(settings: Settings) -> int:
-    """Run one bridge process until a signal; returns the exit code."""
+async def serve(settings: Settings, served: list[object]) -> int:
+    """Run one bridge process until a signal; returns the exit code. What it was made of is left in `served`."""
     REDACTOR.register_lasting(*settings.secrets)
     keep_memory_private()
     _limits()
@@ -369,7 +369,9 @@ async def serve(settings: Settings) -> int:
         spans = setup_tracing(settings.otel_exporter_otlp_endpoint, release=VERSION)
         foundation = await lay_foundation(settings, clock, rng)
         try:
-            return await Daemon(settings, foundation, clock, rng, dropped_lines=lambda: handler.dropped).run()
+            daemon = Daemon(settings, foundation, clock, rng, dropped_lines=lambda: handler.dropped)
+            served.append(daemon)
+            return await daemon.run()
         finally:
             await foundation.close()
     except BridgeError:

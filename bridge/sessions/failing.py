@@ -56,12 +56,11 @@ class Failing:
             wait_s = grant.budget.wait_s(now)
             if event is Event.TOKEN_REFUSED and wait_s > 0:
                 event, delay_s = Event.RETRY_LATER, wait_s
-        if delay_s is not None and delay_s == fault.retry_after_s and fault.shared:
-            delay_s = self._together(fault, delay_s)
+        due = self._together(fault, delay_s) if delay_s is not None and delay_s == fault.retry_after_s else None
         session.attempts += reaction.counts
         session.quick += event is Event.AUTH_LOST or (event is Event.TOKEN_REFUSED and was_live)
         reason = reactions.REFRESHING if event is Event.TOKEN_REFUSED else fault.reason
-        self._machine.move(session, event, reason, delay_s)
+        self._machine.move(session, event, reason, delay_s, due=due)
         self._carry_on(session)
 
     def refresh_failed(self, session: Session, fault: BrokerFault) -> None:
@@ -78,12 +77,15 @@ class Failing:
         """A login succeeded in this lane: the next refusal of the application is news again."""
         self._refused_applications.discard(session.lane)
 
-    def _together(self, fault: BrokerFault, delay_s: float) -> float:
-        """Sessions hit by one shared fault come due in one moment: then risk orders them, not who was told first."""
-        now = self._machine.clock.monotonic()
+    def _together(self, fault: BrokerFault, delay_s: float) -> float | None:
+        """Sessions hit by one shared fault come due in the very same moment: then risk orders them, not who was told
+        first. Returns that moment; None: not shared.
+        """
+        if not fault.shared:
+            return None
         if self._shared is None or self._shared[0] is not fault:
-            self._shared = (fault, now + delay_s)
-        return max(0.0, self._shared[1] - now)
+            self._shared = (fault, self._machine.clock.monotonic() + delay_s)
+        return self._shared[1]
 
     def _carry_on(self, session: Session) -> None:
         """Give the new state what will lead out of it; timers are set already."""

@@ -51,8 +51,16 @@ class Machine:
         self.draining = False
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
 
-    def move(self, session: Session, event: Event, reason: Reason | None, delay_s: float | None = None) -> None:
-        """Change a session's state. `delay_s`: until the timer that leads out of the new state."""
+    def move(
+        self,
+        session: Session,
+        event: Event,
+        reason: Reason | None,
+        delay_s: float | None = None,
+        *,
+        due: float | None = None,
+    ) -> None:
+        """Change a session's state. `delay_s`: until the timer that leads out of the new state, or its moment `due`."""
         old, new = session.state, next_state(session.state, event)
         now, now_ms = self.clock.monotonic(), self.clock.now_ms()
         if event not in _SAME_EPOCH:
@@ -64,9 +72,11 @@ class Machine:
             session.live_since = now
         elif new is State.WAITING:
             session.waiting_since = now
-        if delay_s is not None:
-            session.next_attempt_at_ms = now_ms + round(delay_s * 1000)
-            self.timers.set(now + delay_s, session, session.epoch)
+        if due is None and delay_s is not None:
+            due = now + delay_s
+        if due is not None:
+            session.next_attempt_at_ms = now_ms + max(0, round((due - now) * 1000))
+            self.timers.set(due, session, session.epoch)
         if session.entry is not None and new is not State.FENCED:
             self.recorder.mark(session.entry, urgent=STATUS_OF[new] is not STATUS_OF[old])
         if new in SETTLED_STATES:

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timeout(120)
 
 USERS = 5
 DRAIN_S = 2.5  # DRAIN_SECONDS as it is by default
+QUICK_LEASE = {"LEASE_TTL": "6"}  # the next process waits for it where this one cannot give it back
 NOTICED_S = 0.5  # until the test sees that it has ended
 
 
@@ -110,7 +111,7 @@ CASES = [("up", "up", False), ("paused", "up", False), *((*each, noticed) for ea
 async def test_the_process_ends_in_time_and_says_so_in_every_store_that_answers(
     tmp_path: Path, server: PostgresServer, url: str, primary: str, copy: str, noticed: bool
 ) -> None:
-    async with running_world(tmp_path, users=USERS, bridge_env={"DATABASE_URL": url}) as world:
+    async with running_world(tmp_path, users=USERS, bridge_env={"DATABASE_URL": url, **QUICK_LEASE}) as world:
         await live_world(world)
         fences = [record["fence"] for record in world.records()]
         wanted, _ = await stored_sessions(url)
@@ -166,7 +167,7 @@ async def _true_everywhere(url: str, world: World) -> None:
 async def test_a_process_killed_right_after_the_signal_leaves_what_was_wanted(
     tmp_path: Path, database_url: str
 ) -> None:
-    async with running_world(tmp_path, users=USERS, bridge_env={"DATABASE_URL": database_url}) as world:
+    async with running_world(tmp_path, users=USERS, bridge_env={"DATABASE_URL": database_url, **QUICK_LEASE}) as world:
         await live_world(world)
         stop = {"userId": world.users[0], "broker": "ctrader"}
         assert (await world.api("POST", "/api/stop-session", key=APP_KEY, body=stop))["_status"] == 202

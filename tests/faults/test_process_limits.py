@@ -6,7 +6,7 @@ One world for all cases: real processes, an independent reader of every record.
 import asyncio
 import resource
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ class Scene(FaultScene):
         try:
             yield
         finally:
-            resource.prlimit(self.pid, what, before)
+            with suppress(ProcessLookupError):  # it may have ended of it
+                resource.prlimit(self.pid, what, before)
 
     async def trade(self, user: str = "") -> None:
         path = f"/accounts/{self.world.accounts[user or self.VICTIM]}"

@@ -171,7 +171,8 @@ async def test_nothing_ends_at_either_broker_when_the_database_is_restarted(
 async def test_numbers_are_kept_and_sessions_heal_when_the_settings_of_a_broker_change_and_change_back(
     tmp_path: Path, database_url: str
 ) -> None:
-    async with running_world(tmp_path, users=3, bridge_env={"DATABASE_URL": database_url}) as world:
+    env = {"DATABASE_URL": database_url, "LEASE_TTL": "4"}  # that of a killed process is waited for
+    async with running_world(tmp_path, users=3, bridge_env=env) as world:
         place = world.at("alpaca", world.users)
         await place.broker_sim("POST", "/prices", {"freeze": True})
         await place.start_all()

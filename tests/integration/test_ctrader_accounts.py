@@ -488,3 +488,25 @@ async def test_symbol_is_described_again_when_the_broker_changes_it() -> None:
         rig.act.change_symbol("EURUSD")
         await eventually(lambda: requests(rig)["ProtoOASymbolByIdReq"] > before, within_s=WITHIN_S)
         await one.true()
+
+
+async def test_prices_are_known_at_once_when_the_broker_still_has_the_subscription(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a login that failed after it had subscribed, say. It would not send the price before that changes."""
+    async with ctrader_rig() as rig:
+        account = rig.account(1)
+        rig.open(account, "EURUSD")
+        services, server = rig.sim.services, "Sim-demo"
+        authorise = services.hub.authorise
+        symbol = services.world.servers[server].by_name["EURUSD"].id
+
+        def with_subscription(connection: Any, authorisation: Any) -> None:
+            authorise(connection, authorisation)
+            authorisation.spots[symbol] = False
+            services.spots.join(connection, authorisation, server, symbol)
+
+        monkeypatch.setattr(services.hub, "authorise", with_subscription)
+        (one,) = await live(rig, 1)
+        await one.priced()
+        assert rig.act.counters()["errors"]["ALREADY_SUBSCRIBED"] == 1

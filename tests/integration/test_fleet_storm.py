@@ -47,4 +47,4 @@ async def test_every_record_is_true_and_nobody_served_twice_when_processes_are_k
         simulator_arguments=("--alpaca-slot-seconds", str(HELD_SLOT_S)),
     ) as fleet:
         verdicts = await run_fleet_storm(fleet, plan, say=print)
-        assert verdicts.hold, verdicts
+        assert verdicts.hold, str(verdicts)

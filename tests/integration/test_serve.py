@@ -272,7 +272,7 @@ async def test_the_fast_event_loop_carries_the_process():
         import asyncio, sys
         from bridge.__main__ import loop_factory
         from bridge import daemon
-        async def serve(settings):
+        async def serve(settings, served):
             print(type(asyncio.get_running_loop()).__module__)
             return 0
         daemon.serve = serve

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from random import Random
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 from zlib import crc32
 
@@ -29,11 +30,19 @@ EPOCH_S = 1_732_341_600.0  # the wall clock when the loop's clock stands at 0
 
 
 @contextmanager
-def sealed_off(loop: VirtualLoop, rng: Random) -> Iterator[None]:
+def sealed_off(loop: VirtualLoop, rng: Random) -> Iterator[list[aiohttp.ClientSession]]:
     """Within the block the libraries have the loop's time and the seed's dice.
 
-    The garbage collector waits: what it would find is found when the world is over.
+    The garbage collector waits: what it would find is found when the world is over. Yields every HTTP session that is
+    made meanwhile: whoever is killed leaves some behind that nobody closes.
     """
+    made: list[aiohttp.ClientSession] = []
+    make = aiohttp.ClientSession.__init__
+
+    def remember(session: aiohttp.ClientSession, *arguments: Any, **named: Any) -> None:
+        make(session, *arguments, **named)
+        made.append(session)
+
     wall = SimpleNamespace(time=lambda: EPOCH_S + loop.time(), gmtime=time.gmtime)
     with ExitStack() as stack:
         stack.enter_context(patch.object(aiohttp.connector, "monotonic", loop.time))
@@ -43,8 +52,9 @@ def sealed_off(loop: VirtualLoop, rng: Random) -> Iterator[None]:
         stack.enter_context(patch.object(bridge.simulator.alpaca.server, "STEP_S", ALPACA_STEP_S))
         stack.enter_context(patch.object(Session, "__hash__", lambda session: session.serial))  # for the order of sets
         stack.enter_context(patch.object(Entry, "__hash__", lambda entry: crc32(entry.keys[0].encode())))
+        stack.enter_context(patch.object(aiohttp.ClientSession, "__init__", remember))
         gc.disable()
         try:
-            yield
+            yield made
         finally:
             gc.enable()

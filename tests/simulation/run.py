@@ -12,10 +12,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from unittest.mock import patch
+
+import aiohttp
 
 from bridge.brokers.ctrader import login
 from bridge.brokers.ctrader.hub import AccountHub
@@ -57,13 +59,13 @@ def simulate(seed: int, *, steps: int | None = None, knobs: Knobs | None = None)
     """Run one seed in this interpreter."""
     began = time.perf_counter()
     loop = VirtualLoop(Random(f"{seed} ties"))
-    with sealed_off(loop, Random(f"{seed} libraries")):
+    with sealed_off(loop, Random(f"{seed} libraries")) as sessions:
         world = World(seed, knobs or draw(Random(f"{seed} knobs"), steps), loop)
         broken = None
         settled_s = 0.0
         with _listening(world):
             try:
-                settled_s = loop.run_until_complete(_life(world))
+                settled_s = loop.run_until_complete(_life(world, sessions))
             except Violation as violation:
                 broken = str(violation)
             finally:
@@ -81,8 +83,8 @@ def simulate(seed: int, *, steps: int | None = None, knobs: Knobs | None = None)
     )
 
 
-async def _life(world: World) -> float:
-    """Returns how long the world took to come to rest after the last fault."""
+async def _life(world: World, sessions: list[aiohttp.ClientSession]) -> float:
+    """Returns how long the world took to come to rest after the last fault. Closes every HTTP session in the end."""
     try:
         await world.open()
         operations, faults = Operations(world), Faults(world)
@@ -104,6 +106,11 @@ async def _life(world: World) -> float:
         return settled_s
     finally:
         await world.close()
+        for session in sessions:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0):  # nobody tells it any more that its lines are closed
+                    await session.close()
+            session.detach()
 
 
 async def _settled(world: World) -> float:

@@ -60,10 +60,8 @@ async def _subscribe(hub: AccountHub, channel: Channel, symbol_ids: list[int]) -
     for symbol_id in symbol_ids:
         hub.symbols[symbol_id] = str(symbol_id)
     try:
-        await _ask(hub, channel, symbol_ids)
+        await _ask_anew(hub, channel, symbol_ids)
     except BrokerFault as fault:
-        if fault.broker_code == faults.ALREADY_SUBSCRIBED and len(symbol_ids) == 1:
-            return
         for symbol_id in symbol_ids:
             hub.symbols.pop(symbol_id, None)
         if not _spoiled(fault):

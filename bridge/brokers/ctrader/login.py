@@ -65,6 +65,7 @@ async def _make_live(hub: AccountHub, channel: Channel, request: LoginRequest) -
         except BrokerFault as fault:
             if fault.kind is not FaultKind.ACCOUNT_AUTH_LOST:
                 raise
+            hub.authorised = False
             continue
         if hub.authorised:
             hub.live = True
@@ -76,6 +77,8 @@ async def _make_live(hub: AccountHub, channel: Channel, request: LoginRequest) -
 
 
 async def _authorise(hub: AccountHub, channel: Channel, request: LoginRequest) -> None:
+    if hub.authorised and hub.authorised_by == request.fingerprint:
+        return  # by a login that failed after it
     message = messages_pb2.ProtoOAAccountAuthReq(ctidTraderAccountId=hub.number, accessToken=request.token.reveal())
     reply = messages_pb2.ProtoOAAccountAuthRes
     priority = Priority.AUTH_AT_RISK if request.at_risk or hub.mirror.at_risk else Priority.AUTH

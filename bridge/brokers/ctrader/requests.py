@@ -113,10 +113,11 @@ class Requests:
 
     def answer(self, message_id: str, payload_type: int, payload: bytes) -> bool:
         """Settle the request an answer belongs to. False when nobody waits for it (any more)."""
+        now = self._clock.monotonic()
+        self._scheduler.heard(now)
         request = self._pending.pop(message_id, None)
         if request is None or request.settled:
             return False
-        now = self._clock.monotonic()
         if request.sent_at is not None:
             self._stats.roundtrip(now - request.sent_at)
         self._scheduler.settle(request, now)

@@ -1,8 +1,8 @@
 """Which request leaves next, and when: priorities, rolling windows, deadlines. Decides only; time is passed in.
 
 Invariants: in any second at most `rate` requests leave, orders and probes may use a small reserve above it; as many at
-most are unanswered or were answered within the last second, so that a stalled network cannot press two seconds of
-requests into one at the broker. Historical requests have a budget of their own. No request outlives its deadline.
+most are unanswered or were answered within the last second, so that a stalled network or broker cannot press two
+seconds of requests into one. Historical requests have a budget of their own. No request outlives its deadline.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from bridge.brokers.ctrader import codec
 from core.errors import Unavailable
 
 WINDOW_S = 1.002  # a hair over one second: clocks of both ends tick differently
-SLOW_S = 2.0  # an answer that takes longer no longer holds up others
+SLOW_S = 2.0  # an answer that takes longer no longer holds up others, once others were answered
+SILENT_S = (
+    10.0  # nor does it when nothing was: by then the channel is given up, else what waits would come in one burst
+)
 
 F = TypeVar("F")
 
@@ -79,7 +82,7 @@ class Request(Generic[F]):
 class Lane(Generic[F]):
     """One budget and the requests that wait for it."""
 
-    __slots__ = ("_answered", "_flying", "_hard", "_queues", "_rate", "_sent", "_sequence", "in_flight")
+    __slots__ = ("_answered", "_flying", "_hard", "_queues", "_rate", "_sent", "_sequence", "heard_at", "in_flight")
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -90,6 +93,7 @@ class Lane(Generic[F]):
         self._queues: dict[tuple[Priority, int], deque[tuple[int, Request[F]]]] = {}
         self._sequence = 0
         self.in_flight = 0
+        self.heard_at = -math.inf  # the last answer to anything on this channel
 
     def add(self, request: Request[F]) -> None:
         self._sequence += 1
@@ -140,8 +144,11 @@ class Lane(Generic[F]):
         """When the oldest unanswered request stops holding up others."""
         for request in self._flying:
             if request.flying and request.sent_at is not None:
-                return request.sent_at + SLOW_S
+                return self._slow_from(request.sent_at)
         return None
+
+    def _slow_from(self, sent_at: float) -> float:
+        return sent_at + (SLOW_S if self.heard_at > sent_at else SILENT_S)
 
     def _forget_old(self, now: float) -> None:
         while self._sent and self._sent[0] + WINDOW_S <= now:
@@ -150,7 +157,7 @@ class Lane(Generic[F]):
             self._answered.popleft()
         while self._flying:
             oldest = self._flying[0]
-            if oldest.flying and oldest.sent_at is not None and oldest.sent_at + SLOW_S > now:
+            if oldest.flying and oldest.sent_at is not None and self._slow_from(oldest.sent_at) > now:
                 break
             self._flying.popleft()
             self.settle(oldest, now)
@@ -205,6 +212,10 @@ class Scheduler(Generic[F]):
             times.append(deadline)
         when = min(times, default=math.inf)
         return None if when == math.inf else when
+
+    def heard(self, now: float) -> None:
+        """The broker has answered something."""
+        self._ordinary.heard_at = self._history.heard_at = now
 
     def settle(self, request: Request[F], now: float) -> None:
         """The request was answered, failed or given up. Harmless when repeated."""

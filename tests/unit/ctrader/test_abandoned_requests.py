@@ -3,7 +3,7 @@
 from random import Random
 
 from bridge.brokers.ctrader.requests import Pending, Requests
-from bridge.brokers.ctrader.scheduling import SLOW_S, WINDOW_S, Priority
+from bridge.brokers.ctrader.scheduling import SILENT_S, WINDOW_S, Priority
 from bridge.brokers.ctrader.settings import CtraderSettings
 from bridge.brokers.stats import Stats
 from bridge.runtime.clock import ManualClock
@@ -57,7 +57,7 @@ async def test_given_up_requests_that_are_never_answered_hold_up_others_for_a_wh
     rig = Rig()
     for request in rig.ask(RATE):
         rig.requests.abandon(request)
-    rig.clock.advance(SLOW_S + WINDOW_S + 0.1)
+    rig.clock.advance(SILENT_S + WINDOW_S + 0.1)
     rig.ask(1)
     rig.clock.advance(WINDOW_S)
     rig.requests.pump()

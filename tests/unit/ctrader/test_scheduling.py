@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.brokers.ctrader.scheduling import Priority, Request, Scheduler, market_class
+from bridge.brokers.ctrader.scheduling import SILENT_S, Priority, Request, Scheduler, market_class
 from core.errors import Unavailable
 
 TRADER, RECONCILE, AUTH, DEALS = 2121, 2124, 2102, 2133
@@ -163,11 +163,29 @@ def test_slow_answer_frees_its_place_when_two_seconds_have_passed(make: Make) ->
     plan.submit(make(), 0.0)
     plan.submit(make(), 0.0)
     assert plan.take(0.0) is not None
+    plan.heard(0.5)  # something else
     assert plan.take(1.9) is None
     wake = plan.wake_at(1.9)
     assert wake is not None
     assert wake <= 2.0
     assert plan.take(2.0) is not None
+
+
+def test_nothing_more_leaves_when_the_broker_has_answered_nothing_for_seconds(make: Make) -> None:
+    """It may be behind, and would count everything at once when it goes on."""
+    plan = scheduler(in_flight=20)
+    for _ in range(100):
+        plan.submit(make(deadline=1e9), 0.0)
+    sent = []
+    now = 0.0
+    while now < SILENT_S:
+        while (request := plan.take(now)) is not None:
+            sent.append(request)
+        now += 0.1
+    assert len(sent) == 20
+    wake = plan.wake_at(5.0)
+    assert wake == pytest.approx(SILENT_S)
+    assert plan.take(SILENT_S) is not None
 
 
 def test_request_is_overdue_when_its_deadline_passes_in_the_queue_or_unanswered(make: Make) -> None:

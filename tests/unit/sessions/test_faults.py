@@ -155,10 +155,10 @@ async def test_failures_are_forgiven_only_after_a_minute_live(world: World, monk
     delays: list[float | None] = []
     move = world.supervisor.machine.move
 
-    def spy(session: object, event: Event, reason: object, delay_s: float | None = None) -> None:
+    def spy(session: object, event: Event, reason: object, delay_s: float | None = None, **more: object) -> None:
         if event is Event.RETRY_LATER:
             delays.append(delay_s)
-        move(session, event, reason, delay_s)  # type: ignore[arg-type]
+        move(session, event, reason, delay_s, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(world.supervisor.machine, "move", spy)
     await world.live()
