@@ -69,7 +69,7 @@ def test_an_example_prints_what_stands_below_it(number: int, tmp_path: Path) -> 
 
 def test_every_block_of_code_is_one_of_the_examples() -> None:
     text = PAGE.read_text()
-    assert len(examples(text)) == text.count("```python") == 3
+    assert len(examples(text)) == text.count("```python") == 4
 
 
 @pytest.mark.parametrize(("command", "output"), list(commands(PAGE.read_text())))
