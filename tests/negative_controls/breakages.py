@@ -148,8 +148,11 @@ def nobody_dials_again() -> None:
     """A retry is planned, for next month."""
     original = Machine.move
 
-    def move(self: Machine, session: Any, event: Any, reason: Any, delay_s: float | None = None) -> None:
-        original(self, session, event, reason, None if delay_s is None else MONTH_S)
+    def move(self: Machine, session: Any, event: Any, reason: Any, delay_s: float | None = None, **more: Any) -> None:
+        if delay_s is None:
+            original(self, session, event, reason, None, **more)
+        else:
+            original(self, session, event, reason, MONTH_S)
 
     Machine.move = move  # type: ignore[method-assign]
 

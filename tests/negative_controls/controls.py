@@ -36,7 +36,10 @@ CONTROLS: dict[str, Control] = {
         2, "one empty snapshot removes everything", breakages.one_bad_answer_believed, _faults("N23")
     ),
     "buffer-forgotten": Control(
-        2, "what happened while a snapshot was on its way is dropped", breakages.buffer_forgotten, _faults("N22")
+        2,
+        "what happened while a snapshot was on its way is dropped",
+        breakages.buffer_forgotten,
+        ("tests/contract/test_broker_doubt.py",),
     ),
     "fence-ignored": Control(
         3, "stores compare versions only", breakages.fence_ignored, ("tests/contract/test_store_contract.py",)
