@@ -42,7 +42,7 @@ def run_backtest(options: argparse.Namespace) -> int:
     with progress("backtest") as advance:
         try:
             result = run_any(make(**params), data, settings, progress=advance)
-        except Exception as cause:
+        except Exception as cause:  # the strategy is the user's own code and may raise anything: said in one line
             raise failure(cause, "the strategy failed") from cause
     written = export(result, options.export, sampling) if options.export else []
     if options.plot:

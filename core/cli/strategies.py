@@ -43,7 +43,7 @@ def strategy_of(name: str) -> Callable[..., Strategy]:
         holder = import_module(module)
     except ModuleNotFoundError as cause:
         raise InvalidInput(f"STRATEGY: no module {cause.name} (looked from this folder)", field="STRATEGY") from cause
-    except Exception as cause:
+    except Exception as cause:  # the module is the user's own code and may raise anything
         raise failure(cause, f"importing {module}") from cause
     make = getattr(holder, attribute, None)
     if not callable(make):

@@ -200,11 +200,11 @@ def _id(variant: str) -> str:
 CASES = [
     *(
         Case("N10", {"target": "rest", "status": status}, stays_live, codes=NONE, name=f"{status}-live", back_s=9)
-        for status in (200, 404, 500, 503)
+        for status in (200, 404, 500, 503, 504)
     ),
     *(
         Case("N10", {"target": "rest", "status": status}, cut_and_trade, codes=TROUBLE, name=f"{status}-cut", back_s=9)
-        for status in (200, 503, 504)
+        for status in (200, 404, 500, 503, 504)
     ),
     Case("N10", {"target": "both", "status": 503, "retryAfter": 2}, maintenance_is_waited_out, codes=MAINTENANCE,
          says="broker_maintenance", name="maintenance", back_s=9, of="N27", injected="503 with Retry-After everywhere"),

@@ -121,7 +121,7 @@ async def _settled(world: World) -> float:
     while True:
         if not world.alive:  # the last one was on its way out
             world.spawn()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)  # of virtual time, until the next look
         world.step()
         left = invariants.unsettled(world)
         if not left:
@@ -140,7 +140,7 @@ async def _until(holds: Callable[[], bool], within_s: float) -> None:
     for _ in range(int(within_s / 0.05)):
         if holds():
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # of virtual time, until the next look
     raise RuntimeError("the world does not begin")
 
 

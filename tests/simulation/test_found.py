@@ -50,7 +50,7 @@ def played(play: Callable[[World], Awaitable[Any]], knobs: Knobs = PLAIN) -> Any
 async def until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
     async with asyncio.timeout(within_s):
         while not holds():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # of virtual time, until the next look
 
 
 def live(world: World) -> set[str | None]:

@@ -103,7 +103,7 @@ def test_nothing_of_a_dead_owner_runs_not_even_its_finally_until_the_end(loop: V
             seen.append("finally")
 
     task = loop.create_task(life(), context=context)
-    loop.run_until_complete(asyncio.sleep(0.5))
+    loop.run_until_complete(asyncio.sleep(0.5))  # of virtual time: it is amid its own sleep
     owner.dead = True
     loop.run_until_complete(asyncio.sleep(5))
     assert seen == ["alive"]
@@ -154,7 +154,7 @@ async def dialled(loop: VirtualLoop) -> tuple[Any, Echo, list[Echo]]:
     server = await loop.create_server(accept, "127.0.0.1", 0)
     here = Echo(answers=False)
     transport, _ = await loop.create_connection(lambda: here, "127.0.0.1", server.port)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # of virtual time: the server has accepted
     return transport, here, there
 
 

@@ -307,7 +307,7 @@ async def test_nobody_waits_for_others_when_hundreds_ask_at_once(world: World) -
     asked = [asyncio.create_task(world.get()) for _ in range(300)]
     turns = 0
     while not asked[0].done():
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # until the next look
     while not all(task.done() for task in asked) and turns < 50:
         await asyncio.sleep(0)
         turns += 1
