@@ -210,8 +210,8 @@ CASES = [
          says="broker_maintenance", name="maintenance", back_s=9, of="N27", injected="503 with Retry-After everywhere"),
     Case("N10", {"target": "rest", "status": 503, "retryAfter": 2}, stays_live, codes=NONE, name="maintenance-live",
          of="N27", injected="503 with Retry-After from REST"),
-    Case("N22", {"lagSeconds": 1}, lagging, aimed=True, codes=NONE),
-    *(Case("N22", {"lagSeconds": 1, "parts": [part]}, lagging, aimed=True, codes=NONE, name=part) for part in PARTS),
+    Case("N22", {"lagSeconds": 2}, lagging, aimed=True, codes=NONE),
+    *(Case("N22", {"lagSeconds": 2, "parts": [part]}, lagging, aimed=True, codes=NONE, name=part) for part in PARTS),
     Case("N22", {"lagSeconds": 1, "delaySeconds": 0.5}, cut_and_trade, codes=TROUBLE, name="cut", back_s=9),
     *(
         Case("N23", {"variant": variant, "parts": [part]}, doubted, codes=TROUBLE, name=f"{variant}-{part}")
