@@ -145,10 +145,9 @@ def _judge(hub: AccountHub, reading: Reading, began: float) -> Verdict:
     except ProtocolViolation as error:
         hub.context.stats.count("quarantined")
         raise faults.snapshot_refused() from error
-    now = hub.context.clock.monotonic()
-    verdict = judge(reading, hub.memory, missing, now)
+    verdict = judge(reading, hub.memory, missing, began)
     said = picture(held, None if cash is None else cash.balance)
-    if verdict is Verdict.ACCEPT and hub.past.shown(said, hub.mirror, began, now):
+    if verdict is Verdict.ACCEPT and hub.past.shown(said, hub.mirror, began):
         verdict = Verdict.STALE
     hub.memory.shown(reading)
     hub.context.stats.count(f"readings.{verdict.name.lower()}")

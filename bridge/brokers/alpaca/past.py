@@ -2,7 +2,8 @@
 
 REST may lag behind the stream by seconds, each of its answers for itself (reference/alpaca.md §8.1): executions may be
 listed while positions or cash are still those before them. Invariant: what the stream made past does not come back on
-the word of such an answer; anything else that an answer says is no matter of this module.
+the word of such an answer, nor past cash with a deposit or a fee on top, of which no message tells; anything else that
+an answer says is no matter of this module.
 """
 
 from __future__ import annotations
@@ -39,18 +40,21 @@ class Past:
             key = fill.instrument_id
             keep((now, key, _held(positions[key]) if key in positions else _ZERO))
 
-    def shown(self, said: Mapping[str, Decimal], mirror: AccountMirror, began: float, now: float) -> bool:
-        """Whether an answer (`said`, as `picture` gives it) shows what was past already when it was asked for."""
+    def shown(self, said: Mapping[str, Decimal], mirror: AccountMirror, began: float) -> bool:
+        """Whether an answer (`said`, as `picture` gives it) shows what was past already when it was asked for. How long
+        it took to come is no matter: what it lags is counted from `began`."""
         past: dict[str, set[Decimal]] = {}
         then: dict[str, Decimal] = {}
         for until, what, value in self._values:
             if until >= began:
                 then.setdefault(what, value)
-            elif until > now - self._lag_s:
+            elif until > began - self._lag_s:
                 past.setdefault(what, set()).add(value)
         for what, values in past.items():
-            found = said.get(what, _ZERO)
-            if found in values and found != then.get(what, _present(mirror, what)):
+            found, expected = said.get(what, _ZERO), then.get(what, _present(mirror, what))
+            if found in values and found != expected:
+                return True
+            if what == CASH and expected is not None and _nearer(found, values, expected):
                 return True
         return False
 
@@ -59,6 +63,12 @@ def picture(positions: Iterable[Position | None], cash: Decimal | None) -> dict[
     """Quantities by instrument, shorts negative, and the cash where it is told."""
     held = {each.instrument_id: _held(each) for each in positions if each is not None}
     return held if cash is None else {**held, CASH: cash}
+
+
+def _nearer(cash: Decimal, past: Iterable[Decimal], expected: Decimal) -> bool:
+    """Whether cash looks like a past one with a deposit or a fee on top, of which no message told: at least twice as
+    near to it as to what is expected. An error costs a wait of `lag_s`."""
+    return any(2 * abs(cash - value) < abs(cash - expected) for value in past)
 
 
 def _held(position: Position | None) -> Decimal:

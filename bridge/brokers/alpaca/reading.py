@@ -118,18 +118,19 @@ class Executions:
         """Whether the stream told of executions that no accepted reading has shown yet."""
         return any(at > now - self._lag_s for at in self._recent.values())
 
-    def lagging(self, reading: Reading, now: float) -> bool:
-        """Whether the stream told of an execution lately that the reading does not show, or may not hold."""
+    def lagging(self, reading: Reading, began: float) -> bool:
+        """Whether the stream told of an execution that the reading does not show, or may not hold, so shortly before
+        the reading began (monotonic seconds) that REST may lag behind it, however long the reading took."""
         shown = {row.execution_id for row in reading.fills}
         for key, at in self._recent.items():
             where = reading.before if self.told_before(reading, key) else shown
-            if at > now - self._lag_s and key not in where:
+            if at > began - self._lag_s and key not in where:
                 return True
         return False
 
-    def lately_working(self, now: float) -> list[str]:
-        """Orders that the stream said work, so lately that REST may not list them yet."""
-        return [key for key, at in self._working.items() if at > now - self._order_lag_s]
+    def lately_working(self, began: float) -> list[str]:
+        """Orders that the stream said work, so lately that a reading begun then may not list them yet."""
+        return [key for key, at in self._working.items() if at > began - self._order_lag_s]
 
     def gone_since(self, order_id: str, version_ms: int) -> bool:
         """Whether the stream said that the order works no more, in this version or a later one."""
@@ -181,14 +182,14 @@ class Executions:
         return self._pending.get(execution_id, self._serial + 1) if known is None else known
 
 
-def judge(reading: Reading, memory: Executions, missing_orders: Iterable[str], now: float) -> Verdict:
+def judge(reading: Reading, memory: Executions, missing_orders: Iterable[str], began: float) -> Verdict:
     """Whether a reading may become the mirror. `missing_orders`: of those that the mirror says work, those that the
-    reading does not list (`snapshot.missing_orders`); `now` monotonic seconds."""
-    if memory.lagging(reading, now):
+    reading does not list (`snapshot.missing_orders`); `began`: when the reading did, monotonic seconds."""
+    if memory.lagging(reading, began):
         return Verdict.STALE
     if memory.unseen(reading):
         return Verdict.NEWER
-    if not set(missing_orders).isdisjoint(memory.lately_working(now)):
+    if not set(missing_orders).isdisjoint(memory.lately_working(began)):
         return Verdict.STALE
     return Verdict.ACCEPT
 

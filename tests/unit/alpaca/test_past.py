@@ -34,29 +34,40 @@ def said(units: int, cash: int) -> dict[str, Decimal]:
 
 @pytest.mark.parametrize(
     ("units", "cash", "lags"),
-    [(10, 400, False), (4, 400, True), (10, 1000, True), (4, 1000, True), (7, 400, False), (10, 999, False)],
+    [
+        (10, 400, False),
+        (4, 400, True),
+        (10, 1000, True),
+        (4, 1000, True),
+        (7, 400, False),
+        (10, 407, False),  # a deposit of which no message told
+        (10, 1007, True),  # the same, in an answer that lags
+        (10, 993, True),
+        (10, 700, False),
+    ],
 )
 def test_answer_lags_when_it_shows_what_was_before_an_execution(units: int, cash: int, lags: bool) -> None:
     mirror, past = holding(4, 1000), Past(LAG_S)
     past.note(mirror, [FILL], 100.0)
     set_to(mirror, 10, 400)
-    assert past.shown(said(units, cash), mirror, 101.0, 101.0) is lags
-    assert not past.shown(said(units, cash), mirror, 106.0, 106.0), "later it is believed"
+    assert past.shown(said(units, cash), mirror, 101.0) is lags
+    assert past.shown(said(units, cash), mirror, 104.9) is lags
+    assert not past.shown(said(units, cash), mirror, 105.1), "later it is believed"
 
 
 def test_answer_lags_when_the_first_execution_is_not_in_it() -> None:
     mirror, past = holding(0, 1000), Past(LAG_S)
     past.note(mirror, [FILL], 100.0)
     set_to(mirror, 6, 400)
-    assert past.shown(said(0, 400), mirror, 101.0, 101.0)
-    assert not past.shown(said(6, 400), mirror, 101.0, 101.0)
+    assert past.shown(said(0, 400), mirror, 101.0)
+    assert not past.shown(said(6, 400), mirror, 101.0)
 
 
 def test_answer_does_not_lag_when_the_execution_came_while_it_was_made() -> None:
     mirror, past = holding(4, 1000), Past(LAG_S)
     past.note(mirror, [FILL], 100.5)
     set_to(mirror, 10, 400)
-    assert not past.shown(said(4, 1000), mirror, 100.0, 101.0)
+    assert not past.shown(said(4, 1000), mirror, 100.0)
 
 
 def test_answer_does_not_lag_when_what_was_before_has_come_back() -> None:
@@ -65,8 +76,8 @@ def test_answer_does_not_lag_when_what_was_before_has_come_back() -> None:
     set_to(mirror, 10, 400)
     past.note(mirror, [FILL], 100.5)
     set_to(mirror, 4, 1000)
-    assert not past.shown(said(4, 1000), mirror, 101.0, 101.0)
-    assert past.shown(said(10, 400), mirror, 101.0, 101.0)
+    assert not past.shown(said(4, 1000), mirror, 101.0)
+    assert past.shown(said(10, 400), mirror, 101.0)
 
 
 def test_picture_has_shorts_as_negative_and_no_cash_when_none_is_told() -> None:
