@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.alpaca_scene import COUNT, QUIET, TRADER, VICTIM, AlpacaScene, alpaca_scene
-from tests.support.fault_scene import Case, Observed, parameters, run_case
+from tests.support.fault_scene import SEEN_WITHIN_S, Case, Observed, Step, parameters, run_case
 from tests.support.quick_bridge import ALPACA_WAITS as WAITS
 from tests.support.quick_bridge import FEED_MUTE_S
 from tests.support.waiting import eventually
@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 NONE: frozenset[str] = frozenset()
 POLLED_WITHIN_S = 2 * WAITS["slow_poll_s"] + 2
+SILENT_WITHIN_S = AlpacaScene.SILENCE_S + SEEN_WITHIN_S
 TRADES = COUNT % "events.trade"
 
 
@@ -29,17 +30,22 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Alpac
         yield made
 
 
-async def prices_go_on(scene: AlpacaScene) -> None:
+async def prices_go_on(scene: AlpacaScene, *, told_within_s: float = 3) -> None:
     """Prices move, executions happen: right within a poll, live all the time."""
     for _ in range(2):
         await scene.move("AAPL")
         await scene.move("BTC/USD")
         await scene.trade()
-        await scene.bystander_trades()
+        await scene.bystander_trades(within_s=told_within_s)
         await scene.equal(within_s=POLLED_WITHIN_S)
     assert all(scene.watcher.statuses(user) <= {"live"} for user in scene.users), scene.watcher.seen
     assert await scene.counted("tradingStreamsOpened") == 0
     scene.held("every session live, prices right")
+
+
+async def prices_go_on_in_silence(scene: AlpacaScene) -> None:
+    """The same for streams that fall silent: that must be noticed before anybody asks elsewhere."""
+    await prices_go_on(scene, told_within_s=SILENT_WITHIN_S)
 
 
 async def prices_survive(scene: AlpacaScene) -> None:
@@ -88,10 +94,10 @@ async def cut_and_go_on(scene: AlpacaScene) -> None:
     await prices_go_on(scene)
 
 
-def data(fault: str, name: str, **parameters: object) -> Case:
+def data(fault: str, name: str, *, during: Step = prices_go_on, **parameters: object) -> Case:
     of = {"STREAM_ERROR": "N10"}.get(fault, "")
     told = {"stream": "data", **parameters}
-    return Case(fault, told, prices_go_on, told_again, codes=NONE, back_s=8, name=name, of=of)
+    return Case(fault, told, during, told_again, codes=NONE, back_s=8, name=name, of=of)
 
 
 CASES = [
@@ -99,8 +105,8 @@ CASES = [
     data("N01", "reset", holdSlot=False),
     data("N01", "slot-held"),
     data("N02", "closed", code=1012),
-    data("N03", "half-open"),
-    data("N04", "one-way", newConnections=True),
+    data("N03", "half-open", during=prices_go_on_in_silence),
+    data("N04", "one-way", during=prices_go_on_in_silence, newConnections=True),
     data("N11", "drip"),
     data("N12", "cut-frame", kind="data"),
     data("N12", "cut-content", kind="data", variant="content", count=3),
@@ -169,10 +175,15 @@ async def test_one_feed_serves_everybody_and_its_trouble_is_nobodys_when_the_hou
     house = {"ALPACA_DATA_KEY_ID": "SIMLIVE3", "ALPACA_DATA_SECRET_KEY": "sim-alpaca-live-secret-3"}
     async with alpaca_scene(tmp_path, **house) as scene:
         assert (await scene.counters())["dataStreams"] == 2  # stocks and crypto
-        for fault in ({"id": "N01", "holdSlot": False}, {"id": "N03"}, {"id": "STREAM_ERROR", "code": 407}):
+        troubles: list[tuple[str, Step, dict[str, object]]] = [
+            ("N01", prices_go_on, {"holdSlot": False}),
+            ("N03", prices_go_on_in_silence, {}),
+            ("STREAM_ERROR", prices_go_on, {"code": 407}),
+        ]
+        for fault, during, details in troubles:
             await scene.begin()
-            await scene.fault(fault.pop("id"), stream="data", **fault)
-            await prices_go_on(scene)
+            await scene.fault(fault, stream="data", **details)
+            await during(scene)
             await scene.end_faults()
             await told_again(scene)
             await scene.judged()

@@ -132,12 +132,12 @@ class AlpacaScene(FaultScene):
             made, noted = await made_and_noted()
             raise AssertionError(f"{made} executions were made, {noted} were noted") from None
 
-    async def bystander_trades(self) -> None:
+    async def bystander_trades(self, *, within_s: float = 3) -> None:
         """Somebody else's session is live all the time, and shows at once what it did."""
         await self.trade(TRADER)
-        await self.equal(TRADER, within_s=3)
+        await self.equal(TRADER, within_s=within_s)
         assert self.watcher.statuses(TRADER) <= {"live"}, self.watcher.seen[TRADER]
-        self.held("somebody else trades on, live and equal within 3 s")
+        self.held(f"somebody else trades on, live and equal within {within_s:g} s")
 
     async def says(self, code: str, *users: str, within_s: float = SEEN_WITHIN_S) -> None:
         """The records of these users (all) gave this reason."""
