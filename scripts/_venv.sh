@@ -4,6 +4,7 @@
 # .venv/.installed is a copy of the lock file that was installed last.
 
 VENV_PYTHON=.venv/bin/python
+UV=.venv/.uv/bin/uv
 
 _python_fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
@@ -37,11 +38,27 @@ ensure_venv() {
   if [ "$lock" != requirements-dev.txt ] && cmp -s requirements-dev.txt .venv/.installed; then return 0; fi
   if [ "$lock" = requirements.txt ] && cmp -s requirements-demo.txt .venv/.installed; then return 0; fi
   echo "installing $lock into .venv" >&2
-  # settings of a person's pip that would send the packages elsewhere; where they come from does not matter: hashes decide
-  env -u PIP_TARGET -u PIP_PREFIX -u PIP_USER -u PIP_CONSTRAINT -u PIP_REQUIREMENT PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    "$VENV_PYTHON" -m pip install --quiet --root-user-action=ignore --require-hashes -r "$lock" || {
+  _install "$lock" || {
     echo "could not install $lock: are the package index and the network reachable?" >&2
     return 1
   }
   cp "$lock" .venv/.installed
+}
+
+# Settings of a person's pip that would send the packages elsewhere. Where they come from does not matter: hashes decide.
+_pip() { env -u PIP_TARGET -u PIP_PREFIX -u PIP_USER -u PIP_CONSTRAINT -u PIP_REQUIREMENT PIP_DISABLE_PIP_VERSION_CHECK=1 \
+  "$VENV_PYTHON" -m pip "$@"; }
+
+# uv needs seconds where pip needs a minute; where it cannot (another index, no wheel for this machine), pip does it.
+_install() {
+  local index # of pip's own settings, which uv does not read
+  if [ ! -x "$UV" ]; then
+    _pip install --quiet --root-user-action=ignore --require-hashes --target .venv/.uv -r requirements-uv.txt || true
+  fi
+  index=$(_pip config get global.index-url 2>/dev/null) || index=
+  if env ${index:+"UV_DEFAULT_INDEX=$index"} "$UV" pip install --quiet --no-config --no-cache --system-certs \
+    --compile-bytecode --python "$VENV_PYTHON" --require-hashes -r "$1"; then
+    return 0
+  fi
+  _pip install --quiet --root-user-action=ignore --require-hashes -r "$1"
 }

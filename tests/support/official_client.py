@@ -24,6 +24,9 @@ HOME = ROOT / ".venv-official"
 NODE_PROJECT = Path(__file__).with_name("official_alpaca_node")
 PEERS_PROJECT = ROOT / "scripts" / "bench_peers"
 INSTALL_WITHIN_S = 300
+UV = Path(sys.prefix, ".uv", "bin", "uv")  # put there by scripts/_venv.sh
+UV_OPTIONS = ("--quiet", "--no-config", "--no-cache", "--system-certs")
+PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--root-user-action=ignore", "--no-compile")
 MISLEADING = {"PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_CONSTRAINT", "PIP_REQUIREMENT", "NODE_OPTIONS"}
 
 
@@ -118,9 +121,13 @@ def _python(what: str, lock_name: str) -> Path:
     lock = ROOT / lock_name
 
     def install(folder: Path) -> None:
-        venv.create(folder, with_pip=True)
-        options = ("--quiet", "--disable-pip-version-check", "--root-user-action=ignore", "--require-hashes")
-        _run(what, str(folder / "bin" / "python"), "-m", "pip", "install", *options, "-r", str(lock), cwd=folder)
+        python, wanted = str(folder / "bin" / "python"), ("--require-hashes", "-r", str(lock))
+        venv.create(folder)
+        try:  # seconds instead of a minute; where it cannot (another index, no wheel for this machine), pip does it
+            _run(what, str(UV), "pip", "install", *UV_OPTIONS, "--python", python, *wanted, cwd=folder)
+        except (OSError, RuntimeError):
+            venv.create(folder, clear=True, with_pip=True)
+            _run(what, python, "-m", "pip", "install", *PIP_OPTIONS, *wanted, cwd=folder)
 
     key = f"py{sys.version_info.major}{sys.version_info.minor}-{_digest(lock)}"
     return _made(key, what, install) / "bin" / "python"
