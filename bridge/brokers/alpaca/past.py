@@ -19,6 +19,7 @@ from core.positions import Position
 
 CASH = ""
 REMEMBERED = 1000
+NEARER = 10
 _ZERO = Decimal(0)
 
 
@@ -66,9 +67,9 @@ def picture(positions: Iterable[Position | None], cash: Decimal | None) -> dict[
 
 
 def _nearer(cash: Decimal, past: Iterable[Decimal], expected: Decimal) -> bool:
-    """Whether cash looks like a past one with a deposit or a fee on top, of which no message told: at least twice as
-    near to it as to what is expected. An error costs a wait of `lag_s`."""
-    return any(2 * abs(cash - value) < abs(cash - expected) for value in past)
+    """Whether cash looks like a past one with a fee or a small deposit on top, of which no message told: much nearer to
+    it than to what is expected. An error costs a wait of `lag_s`."""
+    return any(NEARER * abs(cash - value) < abs(cash - expected) for value in past)
 
 
 def _held(position: Position | None) -> Decimal:

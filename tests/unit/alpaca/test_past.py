@@ -44,6 +44,7 @@ def said(units: int, cash: int) -> dict[str, Decimal]:
         (10, 1007, True),  # the same, in an answer that lags
         (10, 993, True),
         (10, 700, False),
+        (10, 940, False),  # more than a deposit may make of it
     ],
 )
 def test_answer_lags_when_it_shows_what_was_before_an_execution(units: int, cash: int, lags: bool) -> None:
