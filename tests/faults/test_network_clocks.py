@@ -15,8 +15,9 @@ from tests.support.alpaca_scene import alpaca_scene
 from tests.support.ctrader_scene import ctrader_scene
 from tests.support.databases import make_database, migrate_database
 from tests.support.fault_proxy import now_ms
-from tests.support.fault_scene import FaultScene, Observed, metrics
+from tests.support.fault_scene import FaultScene, Observed
 from tests.support.fault_table import fault
+from tests.support.measures import read_metrics
 from tests.support.quick_bridge import HOUR_MS, STALL_S
 from tests.support.waiting import eventually
 
@@ -97,7 +98,7 @@ async def test_sessions_and_leases_stay_and_executions_are_found_when_the_wall_c
 async def test_sessions_return_and_the_stall_is_named_when_the_loop_stood_still(
     scene: FaultScene, observed: Observed
 ) -> None:
-    bridge, before = scene.world.bridge, (await metrics(scene.world))["bridge_loop_stalls_total"]
+    bridge, before = scene.world.bridge, (await read_metrics(scene.world))["bridge_loop_stalls_total"]
     lines = bridge.lines("event loop stalled")
     bridge.send(signal.SIGWINCH)
     await scene.trade()
@@ -107,7 +108,7 @@ async def test_sessions_return_and_the_stall_is_named_when_the_loop_stood_still(
         what="the stall is told while it lasts",
     )
     await scene.equal(within_s=STALL_S + BACK_S)
-    assert (await metrics(scene.world))["bridge_loop_stalls_total"] == before + 1
+    assert (await read_metrics(scene.world))["bridge_loop_stalls_total"] == before + 1
     if "idleCutoffs" in scene.before:
         assert await scene.counted("idleCutoffs") >= 1
         assert await scene.logins() >= 1

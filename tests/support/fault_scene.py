@@ -17,10 +17,11 @@ import pytest
 from tests.faults.catalogue import ROWS
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_table import fault
+from tests.support.measures import read_metrics
 from tests.support.storm import differences
 from tests.support.waiting import eventually
 from tests.support.watcher import Watcher
-from tests.support.world import OPS_KEY, World
+from tests.support.world import World
 
 SEEN_WITHIN_S = 2.0  # one flush
 ACTS_WITHIN_S = 5.0  # a fault that waits for the next request or the next connection
@@ -90,7 +91,7 @@ class FaultScene:
 
     async def metric(self, name: str) -> float:
         """By how much a metric of the bridge grew since the fault began, summed over its labels."""
-        now = await metrics(self.world)
+        now = await read_metrics(self.world)
         return sum(value - self.metrics.get(key, 0.0) for key, value in now.items() if key.startswith(name))
 
     async def begin(self) -> None:
@@ -99,7 +100,7 @@ class FaultScene:
         self.watcher.violations.clear()
         self.watcher.forget_seen()
         self.losses = self.world.bridge.lines("channel lost")
-        self.before, self.metrics = await self.counters(), await metrics(self.world)
+        self.before, self.metrics = await self.counters(), await read_metrics(self.world)
 
     async def differing(self, *users: str) -> dict[str, list[str]]:
         """Which records differ from the broker's truth, and how."""
@@ -271,11 +272,3 @@ async def _recover(scene: FaultScene, case: Case) -> None:
     if case.after is not None:
         await case.after(scene)
     await scene.equal(within_s=case.back_s)
-
-
-async def metrics(world: World) -> dict[str, float]:
-    """The bridge's metrics, labels within the names."""
-    async with world.http.get(f"{world.url}/metrics", headers={"Authorization": f"Bearer {OPS_KEY}"}) as answer:
-        lines = (await answer.text()).splitlines()
-    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, _, value in pairs}
