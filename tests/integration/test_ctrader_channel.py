@@ -116,6 +116,26 @@ def spot(**sides: int) -> messages_pb2.ProtoOASpotEvent:
 # ---------------------------------------------------------------- opening
 
 
+async def test_who_waited_for_the_channel_goes_on_before_who_comes_when_it_opens(rig: MakeRig) -> None:
+    """Accounts at risk wait for it first; a calm one that comes just then may not be logged in before them."""
+    order: list[str] = []
+    async with ScriptedCtrader() as server:
+        channel = rig(server.url).channel
+
+        async def waits(name: str) -> None:
+            await channel.ready()
+            order.append(name)
+
+        async def comes_late() -> None:
+            while not channel.up:
+                await asyncio.sleep(0)  # so that it is there in the very turn
+            await waits("late")
+
+        async with asyncio.timeout(WITHIN_S):
+            await asyncio.gather(comes_late(), waits("first"), waits("second"))
+    assert order == ["first", "second", "late"]
+
+
 async def test_one_dial_serves_all_when_many_need_the_channel(rig: MakeRig) -> None:
     async with ScriptedCtrader() as server:
         one = rig(server.url)

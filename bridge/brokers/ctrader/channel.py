@@ -85,6 +85,7 @@ class Channel:
         self._liveness = Liveness(settings.heartbeat_s, settings.probe_after_s, settings.probe_timeout_s)
         self._backoff = DialBackoff(rng, settings.backoff_first_s, settings.backoff_cap_s, settings.stable_s)
         self._opening: Flight[None] = Flight()
+        self._waiting = 0  # callers that wait for it to open, or have not gone on yet since it is
         self._not_before = 0.0
         self._fault: BrokerFault | None = None
         self._maintenance_failures = 0
@@ -118,8 +119,11 @@ class Channel:
     async def ready(self) -> None:
         """Return when the channel is open and the application authorised; dial if need be, one dial for all.
 
-        Raises a shared BrokerFault at once while dialling must wait; `retry_after_s` says how long.
+        Who waited goes on before who comes when it is just open: accounts at risk wait longest. Raises a shared
+        BrokerFault at once while dialling must wait; `retry_after_s` says how long.
         """
+        while self.up and self._waiting:  # noqa: ASYNC110  they go on within a turn or two of the loop
+            await asyncio.sleep(0)
         if self.up:
             return
         if not self._opening.active:
@@ -129,7 +133,11 @@ class Channel:
                 raise blocked
             if self._fault is not None and now < self._not_before:
                 raise _again(self._fault, self._not_before - now)
-        await self._opening.join(self._tasks, self._open, "dial")
+        self._waiting += 1
+        try:
+            await self._opening.join(self._tasks, self._open, "dial")
+        finally:
+            self._waiting -= 1
 
     async def _open(self) -> None:
         try:
