@@ -196,13 +196,18 @@ class Pooler:
         client = self._clients.get(key)
         if client is None or client.server is None:
             return
-        with suppress(OSError):
-            reader, writer = await asyncio.open_connection(self._host, self._port)
-            try:
-                writer.write(struct.pack("!II", 16, CANCEL_REQUEST) + client.server.key)
-                await reader.read()
-            finally:
-                writer.close()
+        server = client.server
+        async with server.cancelling:
+            with suppress(OSError):
+                await self._cancel_at(server)
+
+    async def _cancel_at(self, server: Server) -> None:
+        reader, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.write(struct.pack("!II", 16, CANCEL_REQUEST) + server.key)
+            await reader.read()
+        finally:
+            writer.close()
 
     # ------------------------------------------------------------ servers
 
@@ -238,6 +243,8 @@ class Pooler:
 
     async def _give_back(self, server: Server) -> None:
         try:
+            async with server.cancelling:  # a cancel that is late may not end what the next client asks
+                pass
             self.leaks += [] if self._session else await server.query(LEFT_BEHIND)
         except (Gone, OSError):
             self._forget(server)

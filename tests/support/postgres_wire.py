@@ -54,6 +54,7 @@ class Server:
         self._user, self._password, self._database = user, password, database
         self.parameters: list[bytes] = []
         self.key = b""
+        self.cancelling = asyncio.Lock()
 
     async def log_in(self) -> None:
         words = f"user\0{self._user}\0database\0{self._database}\0application_name\0pooler\0\0".encode()
