@@ -24,6 +24,7 @@ from core.valuation import used_margin, value_account
 _LOTS = Context(prec=15)  # a float64 carries 15 significant digits exactly
 _LEVEL_UNIT = 100
 _GAP = b"\0"  # raw, it occurs in no JSON
+_NOTHING = orjson.Fragment(b"[]")
 
 Number = float | int | None
 
@@ -36,7 +37,7 @@ class Shown:
     leverage: Number
     balance: Number
     used: Number
-    positions: bytes  # with two gaps (%b) for each: price and P&L
+    positions: tuple[bytes, ...]  # each with two gaps (%b): price and P&L
     orders: orjson.Fragment
     stakes: Stakes | None
     unit: int  # of money
@@ -73,7 +74,7 @@ class Shown:
     def _filled(self, numbers: list[Number]) -> orjson.Fragment:
         """The positions with these numbers in their gaps; encoded together, for no number has a comma."""
         told = orjson.dumps(numbers)[1:-1].split(b",") if numbers else ()
-        return orjson.Fragment(self.positions % tuple(told))
+        return orjson.Fragment(b"[%b]" % b",".join(self.positions) % tuple(told))
 
 
 def shown_of(mirror: AccountMirror) -> Shown:
@@ -110,17 +111,20 @@ def _made(mirror: AccountMirror, basis: list[object]) -> Shown:
         json_number(mirror.leverage),
         json_number(mirror.balance),
         json_number(used_margin(mirror)),
-        _with_gaps([_position(each, instruments.get(each.instrument_id)) for each in mirror.positions.values()]),
-        orjson.Fragment(
-            orjson.dumps([_order(each, instruments.get(each.instrument_id)) for each in mirror.orders.values()])
-        ),
+        tuple(_with_gaps(_position(each, instruments.get(each.instrument_id))) for each in mirror.positions.values()),
+        _encoded([_order(each, instruments.get(each.instrument_id)) for each in mirror.orders.values()]),
         stakes_of(mirror),
         10**mirror.money_digits,
     )
 
 
-def _with_gaps(positions: list[dict[str, Any]]) -> bytes:
-    return orjson.dumps(positions).replace(b"%", b"%%").replace(_GAP, b"%b")
+def _with_gaps(position: dict[str, Any]) -> bytes:
+    return orjson.dumps(position).replace(b"%", b"%%").replace(_GAP, b"%b")
+
+
+def _encoded(orders: list[dict[str, Any]]) -> orjson.Fragment:
+    """In a copy: what orjson returns stays where there was room for much more, and keeps others from it."""
+    return orjson.Fragment(bytes(memoryview(orjson.dumps(orders)))) if orders else _NOTHING
 
 
 def _ratio(amount: int, unit: int) -> float | int:
