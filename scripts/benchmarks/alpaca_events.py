@@ -24,6 +24,10 @@ from tests.support.waiting import eventually
 
 ROUNDS = 9
 FRAMES = 20_000
+REASON = (
+    "the margin is small, and goes with the interpreter: Debian's Python 3.11.2 does alpaca-py's work in 32 µs, one "
+    "built without such optimisation (3.11.7) in 36, while ours needs 11 and 12"
+)
 KEYS = {"APCA-API-KEY-ID": "SIMKEY1", "APCA-API-SECRET-KEY": "sim-alpaca-secret-1"}
 
 
@@ -112,4 +116,5 @@ def _row(pairs: list[Pair]) -> Row:
         target=at_least(3, " ×"),
         value=ratio.median,
         data={"rounds": pairs},
+        reason=REASON,
     )
