@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -231,7 +231,7 @@ class FleetStorm:
             for name in ("doubleLogins", "parallelLogins", "budgetViolations"):
                 if name in counters:
                     self._none(f"{place.broker}: {name}", counters[name])
-        errors = Counter(line["message"] for each in fleet.ever for line in said(each, '"level":"error"'))
+        errors = Counter(_error(line) for each in fleet.ever for line in said(each, '"level":"error"'))
         self._note("errors in the logs", dict(errors.most_common()))
         for name, world in fleet.running.items():
             view = (await world.api("GET", "/api/fleet"))["processes"]
@@ -358,3 +358,9 @@ def _of(times: Sequence[float], share: float) -> float:
 async def run_fleet_storm(fleet: Fleet, plan: Plan, *, say: Say = lambda line: None) -> Verdicts:
     """Run the drill on a fleet of three processes without sessions."""
     return await FleetStorm(fleet, plan, say).run()
+
+
+def _error(line: Mapping[str, Any]) -> str:
+    """A logged error with its count of records, where it has one."""
+    records = f" ({line['records']})" if "records" in line else ""
+    return f"{line['message']}{records}"
