@@ -114,8 +114,9 @@ class Requests:
     def answer(self, message_id: str, payload_type: int, payload: bytes) -> bool:
         """Settle the request an answer belongs to. False when nobody waits for it (any more)."""
         now = self._clock.monotonic()
-        self._scheduler.heard(now)
         request = self._pending.pop(message_id, None)
+        if request is not None and request.sent_at is not None:
+            self._scheduler.answered(request.sent_at)
         if request is None or request.settled:
             return False
         if request.sent_at is not None:

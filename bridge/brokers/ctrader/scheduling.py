@@ -17,7 +17,7 @@ from bridge.brokers.ctrader import codec
 from core.errors import Unavailable
 
 WINDOW_S = 1.002  # a hair over one second: clocks of both ends tick differently
-SLOW_S = 2.0  # an answer that takes longer no longer holds up others, once others were answered
+SLOW_S = 2.0  # an answer that takes longer no longer holds up others, once one to a later request came
 SILENT_S = (
     10.0  # nor does it when nothing was: by then the channel is given up, else what waits would come in one burst
 )
@@ -82,7 +82,7 @@ class Request(Generic[F]):
 class Lane(Generic[F]):
     """One budget and the requests that wait for it."""
 
-    __slots__ = ("_answered", "_flying", "_hard", "_queues", "_rate", "_sent", "_sequence", "heard_at", "in_flight")
+    __slots__ = ("_answered", "_flying", "_hard", "_queues", "_rate", "_sent", "_sequence", "answered_to", "in_flight")
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -93,7 +93,7 @@ class Lane(Generic[F]):
         self._queues: dict[tuple[Priority, int], deque[tuple[int, Request[F]]]] = {}
         self._sequence = 0
         self.in_flight = 0
-        self.heard_at = -math.inf  # the last answer to anything on this channel
+        self.answered_to = -math.inf  # when the latest request that has an answer left, on this channel
 
     def add(self, request: Request[F]) -> None:
         self._sequence += 1
@@ -148,7 +148,7 @@ class Lane(Generic[F]):
         return None
 
     def _slow_from(self, sent_at: float) -> float:
-        return sent_at + (SLOW_S if self.heard_at > sent_at else SILENT_S)
+        return sent_at + (SLOW_S if self.answered_to > sent_at else SILENT_S)
 
     def _forget_old(self, now: float) -> None:
         while self._sent and self._sent[0] + WINDOW_S <= now:
@@ -213,9 +213,10 @@ class Scheduler(Generic[F]):
         when = min(times, default=math.inf)
         return None if when == math.inf else when
 
-    def heard(self, now: float) -> None:
-        """The broker has answered something."""
-        self._ordinary.heard_at = self._history.heard_at = now
+    def answered(self, sent_at: float) -> None:
+        """The broker has answered a request that left then: whatever left before it, the broker has counted."""
+        latest = max(sent_at, self._ordinary.answered_to)
+        self._ordinary.answered_to = self._history.answered_to = latest
 
     def settle(self, request: Request[F], now: float) -> None:
         """The request was answered, failed or given up. Harmless when repeated."""

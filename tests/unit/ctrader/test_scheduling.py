@@ -163,7 +163,7 @@ def test_slow_answer_frees_its_place_when_two_seconds_have_passed(make: Make) ->
     plan.submit(make(), 0.0)
     plan.submit(make(), 0.0)
     assert plan.take(0.0) is not None
-    plan.heard(0.5)  # something else
+    plan.answered(0.1)  # something that left later
     assert plan.take(1.9) is None
     wake = plan.wake_at(1.9)
     assert wake is not None
@@ -186,6 +186,22 @@ def test_nothing_more_leaves_when_the_broker_has_answered_nothing_for_seconds(ma
     wake = plan.wake_at(5.0)
     assert wake == pytest.approx(SILENT_S)
     assert plan.take(SILENT_S) is not None
+
+
+def test_answer_to_an_earlier_request_says_nothing_of_those_after_it(make: Make) -> None:
+    """It may have come just before the broker fell behind."""
+    plan = scheduler(in_flight=2)
+    for _ in range(3):
+        plan.submit(make(deadline=1e9), 0.0)
+    first = plan.take(0.0)
+    assert first is not None
+    assert plan.take(0.1) is not None
+    plan.answered(0.0)
+    plan.settle(first, 0.3)
+    assert plan.take(0.3) is not None  # the third
+    plan.submit(make(deadline=1e9), 0.3)
+    assert plan.take(5.0) is None
+    assert plan.take(SILENT_S + 0.1) is not None
 
 
 def test_request_is_overdue_when_its_deadline_passes_in_the_queue_or_unanswered(make: Make) -> None:
