@@ -63,6 +63,7 @@ class Flusher:
         self._entries: dict[str, Entry] = {}  # by canonical key
         self._by_key: dict[str, Entry] = {}  # by every key
         self._leaving: set[Entry] = set()  # released, last state not yet written
+        self._owed: set[Entry] = set()  # not written yet since the drain began
         self._wake, self._progress = asyncio.Event(), asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
         self.alive_at = clock.monotonic()
@@ -127,17 +128,19 @@ class Flusher:
     async def drain(self, deadline_s: float) -> int:
         """Write the present state of every entry at once; returns how many reached no store by the deadline.
 
-        A primary that says nothing for half of that time is left waiting: what the copies can be told, they are told.
+        What changes after its record was made is not waited for: prices go on until the brokers are left. A primary
+        that says nothing for half of that time is left waiting: what the copies can be told, they are told.
         """
         told: set[Entry] = set()
         began = self._clock.monotonic()
         primary = self._primary.contact
+        self._owed = set(self._entries.values())
         self._urge_all()
-        await self._until(lambda: self._all_written() or not primary.usable, deadline_s * PATIENCE)
-        if (not primary.usable or primary.heard_at < began) and not self._all_written():
+        await self._until(lambda: self._nothing_owed() or not primary.usable, deadline_s * PATIENCE)
+        if (not primary.usable or primary.heard_at < began) and not self._nothing_owed():
             told = await self._tell_copies()
-        await self._until(self._all_written, deadline_s - (self._clock.monotonic() - began))
-        return sum(not entry.written and entry not in told for entry in self._entries.values())
+        await self._until(self._nothing_owed, deadline_s - (self._clock.monotonic() - began))
+        return len(self._owed - told)
 
     async def _tell_copies(self) -> set[Entry]:
         """Cut the primary's writer off, in whatever it waits; give the copies what it did not take; let it try on.
@@ -151,7 +154,8 @@ class Flusher:
         while entries := self._plan.take(CHUNK):
             await self._flush_to_copies(entries)
         await self._until(lambda: not any(copy.waiting for copy in self._copies), CUT_OFF_S)
-        told = {entry for entry in self._entries.values() if entry.written} if self._copies_usable() else set()
+        taken = {entry for entry in self._owed if entry.fence is not None and not entry.broken}
+        told = taken if self._copies_usable() else set()
         self._urge_all()
         self._driver = self._tasks.start(self._run(), name="primary", essential=True)
         return told
@@ -332,6 +336,8 @@ class Flusher:
 
     def _accepted(self, entry: Entry) -> None:
         entry.in_flight = False
+        if not entry.urgent:  # else it was made before it was asked for
+            self._owed.discard(entry)
         entry.last_flush_at_ms = self._clock.now_ms()
         self._plan_renewal(entry)
         if entry.contested:
@@ -370,6 +376,7 @@ class Flusher:
     def _forget(self, entry: Entry) -> None:
         self._plan.forget(entry)
         self._leaving.discard(entry)
+        self._owed.discard(entry)
         if self._entries.get(entry.keys[0]) is entry:
             del self._entries[entry.keys[0]]
         for key in entry.keys:
@@ -383,11 +390,9 @@ class Flusher:
 
     # ------------------------------------------------------------ waiting
 
-    def _all_written(self) -> bool:
-        """True when every entry is written and no usable copy still waits for one."""
-        return all(entry.written for entry in self._entries.values()) and not any(
-            copy.waiting for copy in self._copies if copy.contact.usable
-        )
+    def _nothing_owed(self) -> bool:
+        """True when every entry was written since the drain began and no usable copy still waits for one."""
+        return not self._owed and not any(copy.waiting for copy in self._copies if copy.contact.usable)
 
     async def _until(self, done: Callable[[], bool], timeout_s: float) -> None:
         try:

@@ -294,6 +294,28 @@ async def test_drain_writes_the_last_state_of_every_entry(
             assert each.document(entry.keys[0])["reason"]["code"] == "draining"
 
 
+async def test_drain_waits_for_no_record_twice_when_prices_go_on(
+    flusher: Flusher, store: FakeStore, clock: LoopClock
+) -> None:
+    entries, sources = register(flusher, 7)
+    await asyncio.sleep(2.5)
+    for source in sources:
+        source.status = RecordStatus.STALE
+
+    async def prices() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            for entry in entries:
+                flusher.mark(entry)
+
+    going_on = asyncio.create_task(prices())
+    before = clock.passed
+    assert await flusher.drain(1.0) == 0
+    assert clock.passed - before < 0.5
+    going_on.cancel()
+    assert {store.document(entry.keys[0])["status"] for entry in entries} == {"stale"}
+
+
 async def test_drain_ends_at_its_deadline_when_the_store_hangs(
     flusher: Flusher, store: FakeStore, clock: LoopClock
 ) -> None:
