@@ -298,13 +298,13 @@ async def test_drain_waits_for_no_record_twice_when_prices_go_on(
     flusher: Flusher, store: FakeStore, clock: LoopClock
 ) -> None:
     entries, sources = register(flusher, 7)
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(2.5)  # of virtual time: the first records are written
     for source in sources:
         source.status = RecordStatus.STALE
 
     async def prices() -> None:
         while True:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # of virtual time, until the next price
             for entry in entries:
                 flusher.mark(entry)
 
