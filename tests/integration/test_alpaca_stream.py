@@ -56,7 +56,7 @@ class Rig:
             "ping_s": 0.1,
             "pong_timeout_s": 0.15,
             "auth_timeout_s": 1.0,
-            "connect_timeout_s": 1.0,
+            "connect_timeout_s": 10.0,
             "close_timeout_s": 0.3,
         }
         self.settings = AlpacaSettings(**{**values, **changes})
