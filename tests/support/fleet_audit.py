@@ -44,8 +44,7 @@ begin
     );
   end if;
   if new.version > 0 and (
-    tg_op = 'INSERT' or old.version = 0 or new.fence <> old.fence
-    or live <> (old.document ->> 'status' is not distinct from 'live')
+    tg_op = 'INSERT' or old.version = 0 or live <> (old.document ->> 'status' is not distinct from 'live')
   ) then
     insert into public.drill_status values (new.key, new.fence, live);
   end if;
@@ -66,10 +65,12 @@ create trigger drill_owner after update on public.bridge_sessions
   for each row when (old.owner is distinct from new.owner or old.fence <> new.fence)
   execute function public.drill_owner();
 """
-# of every wanted session: whether its owner has a lease and its record, under that owner's fence, is fresh
+# of every wanted session: whether its owner has a lease and its record, written under that owner's fence, is fresh;
+# a claimed record (version 0) still says what the owner before wrote
 _SERVED = """
 select s.broker, count(*) as wanted, count(*) filter (
-  where s.owner <> all($1) and p.owner is not null and c.fence >= s.fence and c.document ->> 'status' = 'live'
+  where s.owner <> all($1) and p.owner is not null and c.fence >= s.fence and c.version > 0
+    and c.document ->> 'status' = 'live'
     and (c.document ->> 'staleAfter')::bigint > extract(epoch from clock_timestamp()) * 1000
 ) as live
 from public.bridge_sessions s
@@ -83,12 +84,6 @@ select user_key, broker, account_id, fence, array_agg(distinct owner) as owners 
 where owner is not null group by 1, 2, 3, 4 having count(distinct owner) > 1
 """
 _FELL = "select * from public.drill_owners where fence < old_fence"
-_BACK = """
-select key, min(at) as at from public.drill_status as back
-where live and at > $1 and key = any($2) and fence > (
-  select max(fence) from public.drill_status as before where before.key = back.key and before.at <= $1
-) group by key
-"""
 _CHANGES = """
 select broker || '_account_' || user_key as key, count(*) as changes from public.drill_owners
 where owner is not null and fence > old_fence and at between $1 and $2 group by 1
@@ -159,8 +154,12 @@ class Auditor:
         return found
 
     async def back_after(self, moment: datetime, keys: Collection[str]) -> dict[str, float]:
-        """When each of these records was written as live under a fence it did not have at `moment`, in seconds after."""
-        rows = await self.rows(_BACK, moment, list(keys))
+        """When each of these records was written as live under another fence, in seconds after `moment`."""
+        rows = await self.rows(
+            "select key, min(at) as at from public.drill_status where live and at > $1 and key = any($2) group by key",
+            moment,
+            list(keys),
+        )
         return {row["key"]: (row["at"] - moment).total_seconds() for row in rows}
 
 
