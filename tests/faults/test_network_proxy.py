@@ -102,9 +102,13 @@ async def test_everything_is_later_and_in_order_when_a_lane_is_slow(lane: str, b
         assert await talk[0].readexactly(10) == bytes(range(10))
         assert both_ways_s <= time.monotonic() - begun < both_ways_s + 1
         proxy.set(latency_s=0.0, jitter_s=0.0)
-        begun = time.monotonic()
-        await said(talk, b"quick")
-        assert time.monotonic() - begun < 0.2
+
+        async def took_s() -> float:
+            begun = time.monotonic()
+            await said(talk, b"quick")
+            return time.monotonic() - begun
+
+        assert min([await took_s() for _ in range(5)]) < both_ways_s / 2
 
 
 async def test_no_more_than_the_width_passes_when_a_lane_is_narrow() -> None:
@@ -117,10 +121,14 @@ async def test_no_more_than_the_width_passes_when_a_lane_is_narrow() -> None:
 
 async def test_pieces_are_small_when_a_lane_slices() -> None:
     async with behind() as (proxy, _), dialled(proxy) as talk:
-        proxy.downstream.set(slice_bytes=3, slice_gap_s=0.01)
+        proxy.downstream.set(slice_bytes=3, slice_gap_s=0.05)
+        begun, heard = time.monotonic(), b""
         talk[1].write(b"0123456789")
-        pieces = [await talk[0].read(CHUNK) for _ in range(4)]
-        assert pieces == [b"012", b"345", b"678", b"9"]
+        while len(heard) < 10:
+            heard += await talk[0].read(CHUNK)
+            assert len(heard) in (3, 6, 9, 10)  # who is late finds two together
+        assert heard == b"0123456789"
+        assert time.monotonic() - begun >= 0.15
 
 
 async def test_a_connection_is_closed_when_its_limit_has_passed_and_the_next_one_too() -> None:
@@ -174,8 +182,9 @@ async def test_nothing_arrives_and_nobody_is_told_when_a_lane_swallows(lane: str
             getattr(proxy, lane).set(swallow=True)
             talk[1].write(b"lost")
             await hears_nothing(talk)
-            assert server.heard == (b"hello" if lane == "upstream" else b"hellolost")
-            assert getattr(proxy, lane).swallowed == 4
+            arrived = b"hello" if lane == "upstream" else b"hellolost"
+            await eventually(lambda: server.heard == arrived, within_s=PATIENCE_S)
+            await eventually(lambda: getattr(proxy, lane).swallowed == 4, within_s=PATIENCE_S)
             talk[1].write_eof()
             await hears_nothing(talk)
             await proxy.heal()  # what lost bytes can never be right again
@@ -194,7 +203,7 @@ async def test_nothing_is_lost_when_a_half_open_line_comes_back() -> None:
         assert (server.heard, server.ends) == (b"", [])
         proxy.let_go()
         assert await talk[0].read() == b"late"
-        assert server.ends == ["closed"]
+        await eventually(lambda: server.ends == ["closed"], within_s=PATIENCE_S)
 
 
 @pytest.mark.parametrize(("ends", "clients", "server"), [(2, True, True), (1, True, False), (1, False, True)])

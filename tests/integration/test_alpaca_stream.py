@@ -55,7 +55,7 @@ class Rig:
         values: dict[str, Any] = {
             "ping_s": 0.1,
             "pong_timeout_s": 0.15,
-            "auth_timeout_s": 1.0,
+            "auth_timeout_s": 10.0,
             "connect_timeout_s": 10.0,
             "close_timeout_s": 0.3,
         }
