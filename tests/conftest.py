@@ -16,7 +16,7 @@ from bridge.telemetry.logs import OURS, JsonFormatter
 from core.secret import Secret
 from tests.negative_controls.applying import apply_breakage
 from tests.support.canaries import assert_clean, stored_in_postgres
-from tests.support.databases import make_database, migrate_database
+from tests.support.databases import drop_database, make_database, migrate_database
 from tests.support.official_client import Node
 from tests.support.official_client import alpaca_node as make_alpaca_node
 from tests.support.official_client import alpaca_py_python as make_alpaca_py
@@ -107,9 +107,11 @@ def _migrated(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def empty_database_url(postgres: PostgresServer) -> str:
+def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
     """URL of a new database without any table."""
-    return asyncio.run(make_database(postgres))
+    url = asyncio.run(make_database(postgres))
+    yield url
+    asyncio.run(drop_database(postgres, url))
 
 
 @pytest.fixture
@@ -117,7 +119,10 @@ def database_url(postgres: PostgresServer, _migrated: str) -> Iterator[str]:
     """URL of a new database with every migration applied, as its owner. No secret may be in it afterwards."""
     url = asyncio.run(make_database(postgres, template=_migrated))
     yield url
-    assert_clean(asyncio.run(stored_in_postgres(url)), "the database")
+    try:
+        assert_clean(asyncio.run(stored_in_postgres(url)), "the database")
+    finally:
+        asyncio.run(drop_database(postgres, url))
 
 
 @pytest.fixture

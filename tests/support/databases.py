@@ -26,6 +26,18 @@ async def make_database(server: PostgresServer, name: str | None = None, *, temp
     return server.url(name)
 
 
+async def drop_database(server: PostgresServer, url: str) -> None:
+    """Drop what `make_database` made, whoever is still connected to it.
+
+    Hundreds of databases kept are gigabytes to write and to remove, and the server looks after each that was used.
+    """
+    connection = await asyncpg.connect(server.url())
+    try:
+        await connection.execute(f'drop database "{url.rpartition("/")[2]}" with (force)')
+    finally:
+        await connection.close()
+
+
 async def migrate_database(url: str) -> None:
     """Apply every migration."""
     database = Database(Secret(url))
