@@ -115,13 +115,15 @@ class Requests:
         """Settle the request an answer belongs to. False when nobody waits for it (any more)."""
         now = self._clock.monotonic()
         request = self._pending.pop(message_id, None)
-        if request is not None and request.sent_at is not None:
-            self._scheduler.answered(request.sent_at)
-        if request is None or request.settled:
+        if request is None:
+            return False
+        late = request.settled
+        self._scheduler.answered(request, now)
+        if late:
+            self.pump()
             return False
         if request.sent_at is not None:
             self._stats.roundtrip(now - request.sent_at)
-        self._scheduler.settle(request, now)
         try:
             if payload_type in (codec.ERROR, codec.OA_ERROR):
                 raise self._refused(request.payload_type, faults.read_refusal(payload_type, payload), now)
@@ -153,11 +155,14 @@ class Requests:
         now = self._clock.monotonic()
         for request in self._scheduler.overdue(now):
             self._stats.count("requests.timeout")
-            self._pending.pop(request.message_id, None)
+            if not request.flying:
+                self._pending.pop(request.message_id, None)
             if request.sent_at is not None and request.priority is not Priority.PROBE:
                 self._tell_unanswered()
             late = faults.transient(ReasonCode.BROKER_ERROR, "The broker did not answer in time.")
             _fail(request, _unknown(request, late))
+        for request in self._scheduler.forgotten(now):
+            self._pending.pop(request.message_id, None)
         while (ready := self._scheduler.take(now)) is not None:
             self._stats.count("requests.sent")
             if not self._transmit(codec.encode(ready.payload_type, ready.payload, ready.message_id)):

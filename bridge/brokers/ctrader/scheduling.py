@@ -2,7 +2,8 @@
 
 Invariants: in any second at most `rate` requests leave, orders and probes may use a small reserve above it; as many at
 most are unanswered or were answered within the last second, so that a stalled network or broker cannot press two
-seconds of requests into one. Historical requests have a budget of their own. No request outlives its deadline.
+seconds of requests into one, whether anybody still waits for the answers or not. Historical requests have a budget of
+their own. No request outlives its deadline.
 """
 
 from __future__ import annotations
@@ -82,7 +83,18 @@ class Request(Generic[F]):
 class Lane(Generic[F]):
     """One budget and the requests that wait for it."""
 
-    __slots__ = ("_answered", "_flying", "_hard", "_queues", "_rate", "_sent", "_sequence", "answered_to", "in_flight")
+    __slots__ = (
+        "_answered",
+        "_flying",
+        "_hard",
+        "_queues",
+        "_rate",
+        "_sent",
+        "_sequence",
+        "answered_to",
+        "forgotten",
+        "in_flight",
+    )
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -94,6 +106,7 @@ class Lane(Generic[F]):
         self._sequence = 0
         self.in_flight = 0
         self.answered_to = -math.inf  # when the latest request that has an answer left, on this channel
+        self.forgotten: list[Request[F]] = []  # that nobody waited for and that were never answered
 
     def add(self, request: Request[F]) -> None:
         self._sequence += 1
@@ -123,16 +136,22 @@ class Lane(Generic[F]):
         self.in_flight += 1
         return request
 
-    def settle(self, request: Request[F], now: float) -> None:
-        """The request was answered or given up."""
+    def land(self, request: Request[F], now: float) -> None:
+        """The broker has counted the request by now, or it never will."""
         if request.flying:
             request.flying = False
             self.in_flight -= 1
             self._answered.append(now)
 
+    def land_all(self, now: float) -> None:
+        """Nothing more is answered."""
+        for request in self._flying:
+            self.land(request, now)
+        self._flying.clear()
+
     def free_at(self, priority: Priority, now: float) -> float:
         """When the budget admits one more request of this class; infinity: only after an answer."""
-        self._forget_old(now)
+        self.forget_old(now)
         limit = self._hard if priority.reserved else self._rate
         if len(self._sent) >= limit:
             return self._sent[len(self._sent) - limit] + WINDOW_S
@@ -150,7 +169,8 @@ class Lane(Generic[F]):
     def _slow_from(self, sent_at: float) -> float:
         return sent_at + (SLOW_S if self.answered_to > sent_at else SILENT_S)
 
-    def _forget_old(self, now: float) -> None:
+    def forget_old(self, now: float) -> None:
+        """Bring the windows up to date."""
         while self._sent and self._sent[0] + WINDOW_S <= now:
             self._sent.popleft()
         while self._answered and self._answered[0] + WINDOW_S <= now:
@@ -160,7 +180,9 @@ class Lane(Generic[F]):
             if oldest.flying and oldest.sent_at is not None and self._slow_from(oldest.sent_at) > now:
                 break
             self._flying.popleft()
-            self.settle(oldest, now)
+            if oldest.flying and oldest.settled:
+                self.forgotten.append(oldest)
+            self.land(oldest, now)
 
 
 class Scheduler(Generic[F]):
@@ -213,30 +235,37 @@ class Scheduler(Generic[F]):
         when = min(times, default=math.inf)
         return None if when == math.inf else when
 
-    def answered(self, sent_at: float) -> None:
-        """The broker has answered a request that left then: whatever left before it, the broker has counted."""
-        latest = max(sent_at, self._ordinary.answered_to)
-        self._ordinary.answered_to = self._history.answered_to = latest
+    def answered(self, request: Request[F], now: float) -> None:
+        """The broker has answered: it has counted this request, and whatever left before it."""
+        if request.sent_at is not None:
+            latest = max(request.sent_at, self._ordinary.answered_to)
+            self._ordinary.answered_to = self._history.answered_to = latest
+        self.settle(request, now)
 
     def settle(self, request: Request[F], now: float) -> None:
-        """The request was answered, failed or given up. Harmless when repeated."""
-        if request.settled:
-            return
-        request.settled = True
-        request.payload = b""
-        if request.sent_at is None:
-            self.queued -= 1
-        self._lane(request).settle(request, now)
+        """The request was answered, was never sent, or never will be. Harmless when repeated."""
+        self._let_go(request)
+        self._lane(request).land(request, now)
 
     def overdue(self, now: float) -> list[Request[F]]:
-        """Requests whose deadline has passed; they are settled by this."""
+        """Requests whose deadline has passed: nobody waits for them any more. Those that were sent keep their place in
+        the budget until they are answered or forgotten: the broker may count them later."""
         late: list[Request[F]] = []
         while self._deadlines and (self._deadlines[0][2].settled or self._deadlines[0][0] <= now):
             request = heapq.heappop(self._deadlines)[2]
             if not request.settled:
-                self.settle(request, now)
+                self._let_go(request)
                 late.append(request)
         return late
+
+    def forgotten(self, now: float) -> list[Request[F]]:
+        """Overdue requests whose answer is not waited for any longer, each told once."""
+        gone: list[Request[F]] = []
+        for lane in (self._ordinary, self._history):
+            lane.forget_old(now)
+            gone += lane.forgotten
+            lane.forgotten.clear()
+        return gone
 
     def pause(self, payload_type: int | None, until: float, now: float) -> None:
         """Hold back one payload type (None: everything that is not reserved) until then."""
@@ -256,9 +285,19 @@ class Scheduler(Generic[F]):
         """Settle and return everything that is queued or unanswered: the channel is gone."""
         left = [request for _, _, request in self._deadlines if not request.settled]
         for request in left:
-            self.settle(request, now)
+            self._let_go(request)
+        for lane in (self._ordinary, self._history):
+            lane.land_all(now)
         self._deadlines.clear()
         return left
+
+    def _let_go(self, request: Request[F]) -> None:
+        if request.settled:
+            return
+        request.settled = True
+        request.payload = b""
+        if request.sent_at is None:
+            self.queued -= 1
 
     def _lane(self, request: Request[F]) -> Lane[F]:
         return self._history if request.payload_type in codec.HISTORY_REQUESTS else self._ordinary
