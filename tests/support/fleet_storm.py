@@ -231,6 +231,8 @@ class FleetStorm:
             for name in ("doubleLogins", "parallelLogins", "budgetViolations"):
                 if name in counters:
                     self._none(f"{place.broker}: {name}", counters[name])
+                if over := counters.get("budgetViolationsByRequest") if name == "budgetViolations" else None:
+                    self._note("requests over the budget", over)
         errors = Counter(_error(line) for each in fleet.ever for line in said(each, '"level":"error"'))
         self._note("errors in the logs", dict(errors.most_common()))
         for name, world in fleet.running.items():

@@ -18,6 +18,7 @@ class Counters:
     `parallel_logins`: on a second connection while the first still has it."""
 
     budget_violations: int = 0
+    budget_violations_by_request: Counter[str] = field(default_factory=Counter)
     double_logins: int = 0
     parallel_logins: int = 0
     app_auth_failures: int = 0
@@ -49,6 +50,7 @@ class Counters:
         """The counters in the admin route's field names."""
         return {
             "budgetViolations": self.budget_violations,
+            "budgetViolationsByRequest": dict(self.budget_violations_by_request),
             "doubleLogins": self.double_logins,
             "parallelLogins": self.parallel_logins,
             "authAttempts": sum(self.auth_attempts_by_account.values()),

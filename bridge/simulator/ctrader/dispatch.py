@@ -79,11 +79,14 @@ class Dispatcher:
 
     def _spend(self, connection: Connection, payload_type: int) -> None:
         known = PAYLOAD_CLASSES.get(payload_type)
-        self._services.counters.requests["unknown" if known is None else known.__name__] += 1
+        name = "unknown" if known is None else known.__name__
+        counters = self._services.counters
+        counters.requests[name] += 1
         refusal = connection.budget.check(payload_type, payload_type in HISTORICAL, self._services.clock.monotonic())
         if refusal is None:
             return
-        self._services.counters.budget_violations += 1
+        counters.budget_violations += 1
+        counters.budget_violations_by_request[name] += 1
         if refusal.retry_after_s is None:
             raise Refused("REQUEST_FREQUENCY_EXCEEDED", "You have reached the rate limit of requests")
         raise Refused("BLOCKED_PAYLOAD_TYPE", "You are being rate limited", retry_after_s=refusal.retry_after_s)

@@ -129,6 +129,7 @@ async def test_requests_over_the_budget_are_refused_then_blocked_when_the_client
         assert len(refusals) == 6, "app auth and 19 versions fit"
         assert blocked[0].retryAfter == 1
         assert sim.counters.budget_violations == 6
+        assert sim.actions.counters()["budgetViolationsByRequest"] == {"ProtoOAVersionReq": 6}
 
 
 async def test_historical_requests_have_their_own_budget_when_many_come() -> None:
