@@ -40,6 +40,7 @@ async def test_every_record_is_true_and_nobody_served_twice_when_processes_are_k
         database_url,
         users=USERS,
         processes=3,
+        vaulted={"ctrader": USERS, "alpaca": SECOND_USERS},
         lease_s=LONGER_LEASE_S,
         env=env,
         module="tests.support.quick_bridge",

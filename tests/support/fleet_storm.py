@@ -21,7 +21,7 @@ from typing import Any
 from tests.support.fleet_audit import Away, CopyWatch
 from tests.support.fleet_load import Load
 from tests.support.fleet_world import Fleet, said
-from tests.support.kill_drill import FOR_PRICES, NOTED_WITHIN_S, TO_LIVE, primary_records, stored_sessions
+from tests.support.kill_drill import FOR_PRICES, LISTING, NOTED_WITHIN_S, TO_LIVE, primary_records, stored_sessions
 from tests.support.processes import BridgeProcess
 from tests.support.storm import differences, seed_positions
 from tests.support.verdicts import Verdicts, verdict
@@ -144,7 +144,7 @@ class FleetStorm:
         killed = fleet.running.pop("2")
         killed.bridge.send(signal.SIGSTOP)  # it may not see what follows
         await self._hold_slots(mine.get("alpaca", ()))
-        moment = await fleet.auditor.now()
+        moment, lists = await fleet.auditor.now(), await self._lists()
         killed.bridge.send(signal.SIGKILL)
         channels = plan.channels * (PROCESSES - 1)
         requests = TO_LIVE * len(mine["ctrader"]) + FOR_PRICES * at_risk
@@ -162,12 +162,17 @@ class FleetStorm:
             f"N = {len(mine['ctrader'])} + {len(mine.get('alpaca', ()))}, R = {requests / len(mine['ctrader']):.2f}, "
             f"rate = {plan.rate:g}/s, channels = {channels}, lease = {plan.lease_s:g} s",
         )
+        self._none("account lists read again, although they are kept with the grants", await self._lists() - lists)
         for broker, allowed_s in (("ctrader", limit_s), ("alpaca", second_limit_s)):
             if keys := mine.get(broker):
                 times = sorted(back.get(key, float("inf")) for key in keys)
                 self._within(f"its {broker} sessions live elsewhere, the last one", times[-1], allowed_s)
                 self._note(f"its {broker} sessions live elsewhere, half of them", f"{_of(times, 0.5):.1f} s")
         await self._put_back("2")
+
+    async def _lists(self) -> int:
+        counters = await self._first.broker_sim("GET", "/counters")
+        return int(counters["requests"].get(LISTING, 0))
 
     async def _hold_slots(self, keys: Collection[str]) -> None:
         """The second broker believes in these streams, which are dead, for as long as the real one would."""

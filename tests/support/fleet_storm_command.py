@@ -44,6 +44,7 @@ async def fleet_storm(users: int, requests_per_second: int, operations: int, cha
             url,
             users=users,
             processes=PROCESSES,
+            vaulted={"ctrader": users, "alpaca": second_users},
             lease_s=LEASE_S,
             env=env,
             requests_per_second=requests_per_second,

@@ -19,6 +19,7 @@ from tests.support.fleet_audit import Auditor
 from tests.support.kill_drill import primary_records
 from tests.support.processes import BridgeProcess, bridge_process
 from tests.support.storm import differences
+from tests.support.vaulted import VAULT_ENV, enter_credentials
 from tests.support.waiting import eventually
 from tests.support.world import World, record_key, running_world
 
@@ -177,12 +178,19 @@ async def empty_fleet(
     lease_s: float = LEASE_S,
     env: Mapping[str, str] | None = None,
     module: str = "bridge",
+    vaulted: Mapping[str, int] | None = None,
     **more: Any,
 ) -> AsyncIterator[Fleet]:
-    """Start everything, no session yet, and stop it again. `more`: see `running_world`."""
+    """Start everything, no session yet, and stop it again. `vaulted`: of how many users the vault gets the credentials,
+    by broker; without it they are in a file. `more`: see `running_world`."""
     async with AsyncExitStack() as stack:
         auditor = await stack.enter_async_context(Auditor(database_url))
-        full = {"DATABASE_URL": database_url, "LEASE_TTL": str(lease_s), **(env or {})}
+        full = {
+            "DATABASE_URL": database_url,
+            "LEASE_TTL": str(lease_s),
+            **(VAULT_ENV if vaulted else {}),
+            **(env or {}),
+        }
         world = await stack.enter_async_context(
             running_world(folder, users=users, bridge_env=full, bridge_module=module, **more)
         )
@@ -190,6 +198,8 @@ async def empty_fleet(
         await world.sim("POST", "/prices", {"freeze": True})
         for number in range(2, processes + 1):
             await fleet.add(str(number))
+        for broker, count in (vaulted or {}).items():
+            await enter_credentials(world.at(broker, ()), folder, world.users[:count])
         try:
             yield fleet
         except BaseException:

@@ -6,7 +6,6 @@ have. Raises AssertionError with what differed.
 """
 
 import asyncio
-import base64
 import json
 import random
 import signal
@@ -23,6 +22,7 @@ import asyncpg
 
 from tests.support.processes import bridge_process
 from tests.support.storm import differences, seed_positions, trade
+from tests.support.vaulted import VAULT_ENV, enter_credentials
 from tests.support.waiting import eventually
 from tests.support.world import APP_KEY, World, record_key, running_world
 
@@ -59,33 +59,10 @@ async def drill_world(
     folder: Path, database_url: str, *, users: int, requests_per_second: int, lease_s: float = LEASE_S
 ) -> AsyncIterator[World]:
     """A world whose credentials are in the vault, entered through the API, and in no file."""
-    key = base64.b64encode(bytes(range(32))).decode()
-    env = {
-        "DATABASE_URL": database_url,
-        "TOKEN_ENCRYPTION_KEYS": f"k1:{key}",
-        "BRIDGE_CREDENTIALS_FILE": "",
-        "LEASE_TTL": str(lease_s),
-    }
+    env = {"DATABASE_URL": database_url, "LEASE_TTL": str(lease_s), **VAULT_ENV}
     async with running_world(folder, users=users, requests_per_second=requests_per_second, bridge_env=env) as world:
-        entries = json.loads((folder / "credentials.json").read_text())["users"]
-        gate = asyncio.Semaphore(8)
-
-        async def enter(user: str) -> None:
-            body = {"userId": user, "broker": "ctrader", "credentials": entries[user]["ctrader"]}
-            async with gate:
-                while (await _put(world, body)) == 429:
-                    await asyncio.sleep(0.2)  # as a caller waits out the rate limit
-
-        async with asyncio.TaskGroup() as group:
-            for user in world.users:
-                group.create_task(enter(user))
+        await enter_credentials(world, folder, world.users)
         yield world
-
-
-async def _put(world: World, body: object) -> int:
-    answer = await world.api("PUT", "/api/credentials", key=APP_KEY, body=body)
-    assert answer["_status"] in (200, 429), answer
-    return int(answer["_status"])
 
 
 async def run_kill_drill(
