@@ -28,6 +28,7 @@ from tests.support.pooler import pooler_thread
 from tests.support.postgrest import SECRET_KEY, PostgrestServer
 
 NOW_MS = 1_732_341_700_000
+PATIENCE_S = 10.0  # with a server that has little of a busy machine
 MakeStore = Callable[[], Store]
 WITHOUT_FUNCTIONS = """
 do $$
@@ -51,7 +52,7 @@ def memory_factory(_: pytest.FixtureRequest) -> MakeStore:
 def redis_factory(request: pytest.FixtureRequest) -> MakeStore:
     """Every call is another client of one empty server."""
     url = request.getfixturevalue("redis_url")
-    return lambda: RedisStore(Secret(url))
+    return lambda: RedisStore(Secret(url), timeout_s=PATIENCE_S)
 
 
 async def sql(url: str, *statements: str) -> None:
@@ -127,7 +128,7 @@ def plain_supabase_factory(request: pytest.FixtureRequest) -> MakeStore:
 
 
 def clients_of(project: PostgrestServer) -> MakeStore:
-    return lambda: SupabaseStore(project.url, Secret(SECRET_KEY), clock=ManualClock(NOW_MS))
+    return lambda: SupabaseStore(project.url, Secret(SECRET_KEY), clock=ManualClock(NOW_MS), timeout_s=PATIENCE_S)
 
 
 @pytest.fixture(

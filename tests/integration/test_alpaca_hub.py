@@ -169,7 +169,8 @@ async def test_execution_counts_once_when_rest_shows_it_before_the_stream() -> N
 
 
 async def test_account_is_true_when_it_trades_while_it_is_read_again_and_again() -> None:
-    async with alpaca_rig({"requests_per_minute": 100_000}, requests_per_minute=90_000) as rig:
+    lags = {"order_lag_s": 2.0, "lag_cap_s": 1.0}  # a loop that is late by half a second loses nothing
+    async with alpaca_rig({"requests_per_minute": 100_000}, requests_per_minute=90_000, **lags) as rig:
         account = rig.account(1)
         watched = await live(rig)
 
