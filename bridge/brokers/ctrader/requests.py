@@ -100,16 +100,16 @@ class Requests:
     def abandon(self, request: Pending) -> None:
         """Nobody waits for this request any more. Harmless when it is settled.
 
-        One that was sent keeps its place in the budget until it is answered or late: the broker may not have counted it
-        yet.
+        One that was sent keeps its place in the budget until it is answered or forgotten: the broker may not have
+        counted it yet.
         """
         if not request.settled:
             self._stats.count("requests.cancelled")
-            if request.sent_at is not None:
-                return
-            self._scheduler.settle(request, self._clock.monotonic())
-            self.pump()
-        self._pending.pop(request.message_id, None)
+            if request.sent_at is None:
+                self._scheduler.settle(request, self._clock.monotonic())
+                self.pump()
+        if not request.flying:
+            self._pending.pop(request.message_id, None)
 
     def answer(self, message_id: str, payload_type: int, payload: bytes) -> bool:
         """Settle the request an answer belongs to. False when nobody waits for it (any more)."""

@@ -2,6 +2,9 @@
 
 from random import Random
 
+import pytest
+
+from bridge.brokers.base import BrokerFault
 from bridge.brokers.ctrader.requests import Pending, Requests
 from bridge.brokers.ctrader.scheduling import SILENT_S, WINDOW_S, Priority
 from bridge.brokers.ctrader.settings import CtraderSettings
@@ -25,9 +28,9 @@ class Rig:
         self.sent.append(frame)
         return True
 
-    def ask(self, count: int) -> list[Pending]:
+    def ask(self, count: int, timeout_s: float = 60.0) -> list[Pending]:
         kind = payload_type(messages_pb2.ProtoOATraderReq())
-        asked = [self.requests.submit(kind, b"", Priority.SNAPSHOT, 60.0) for _ in range(count)]
+        asked = [self.requests.submit(kind, b"", Priority.SNAPSHOT, timeout_s) for _ in range(count)]
         self.requests.pump()
         return asked
 
@@ -48,6 +51,24 @@ async def test_given_up_requests_count_until_the_broker_has_answered_them() -> N
     for request in asked:
         rig.answer(request)
     assert len(rig.sent) == HARD
+    rig.clock.advance(WINDOW_S)
+    rig.requests.pump()
+    assert len(rig.sent) == 2 * RATE
+
+
+async def test_late_requests_count_until_the_broker_has_answered_them() -> None:
+    rig = Rig()
+    asked = rig.ask(RATE, timeout_s=0.5)
+    rig.clock.advance(0.6)
+    rig.requests.pump()
+    for request in asked:
+        with pytest.raises(BrokerFault):
+            await rig.requests.result(request)
+    rig.clock.advance(WINDOW_S)
+    rig.ask(RATE)
+    assert len(rig.sent) == HARD
+    for request in asked:
+        rig.answer(request)
     rig.clock.advance(WINDOW_S)
     rig.requests.pump()
     assert len(rig.sent) == 2 * RATE
