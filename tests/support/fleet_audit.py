@@ -154,7 +154,7 @@ class Auditor:
         return found
 
     async def back_after(self, moment: datetime, keys: Collection[str]) -> dict[str, float]:
-        """When each of these records was written as live under another fence, in seconds after `moment`."""
+        """When each of these records first became live after `moment`, or was claimed and written live, in seconds."""
         rows = await self.rows(
             "select key, min(at) as at from public.drill_status where live and at > $1 and key = any($2) group by key",
             moment,
